@@ -1,0 +1,211 @@
+"""From a run to a bundle: two ONNX graphs, the words and what the runtime must know.
+
+Weights are rounded to float16 before anything else, so that the graphs, which store them so, and the Keras model they
+are compared with hold the same numbers. Each carries its Keras name: `read_weights` takes them out of a bundle again.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from convert import encoders
+from convert.data import END, PAD, START, UNKNOWN
+from convert.decoder import Decoder, DecoderConfig
+from convert.encoders import Encoder
+from convert.train import load_best, put_weights
+
+OPSET = 18
+STORED_IN_HALF = 256  # numbers; smaller arrays stay float32
+CONTEXTS = ["context_keys", "context_values", "context_gates"]
+STATES = ["state_h", "state_c"]
+# Words that PTB splits off, written without a space before them.
+GLUE = ["'s", "n't", "'re", "'ll", "'d", "'m", "'ve", "'"]
+LICENCE = (
+    "Trained on Flickr8k (Hodosh, Young and Hockenmaier 2013), which is for non-commercial research and education. "
+    "ImageNet weights of the encoder: Apache 2.0."
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's networks with their averaged weights, as float16 would hold them."""
+
+    encoder: Encoder
+    decoder: Decoder
+    vocabulary: list[str]
+    run: dict  # run.json
+
+
+def load_run(folder: Path) -> Trained:
+    """Build a run's networks with the weights of its best epoch.
+
+    Raises:
+        FileNotFoundError: the run has no best epoch yet.
+    """
+    run = json.loads((folder / "run.json").read_text())
+    encoder = encoders.build(run["settings"]["encoder"])
+    decoder = Decoder(DecoderConfig(**run["decoder"]))
+    decoder.build((None, None, decoder.config.features))
+    weights = load_best(folder)
+    put_weights(decoder, {k: v for k, v in weights.items() if k.startswith("decoder")})
+    for part in (encoder.trunk, encoder.tail):
+        put_weights(part, {k: v for k, v in weights.items() if not k.startswith("decoder")}, partial=True)
+    for model in (encoder.trunk, encoder.tail, decoder):
+        for variable in model.variables:
+            if variable.dtype == "float32":
+                variable.assign(np.asarray(variable).astype("float16").astype("float32"))
+    return Trained(encoder, decoder, run["vocabulary"], run)
+
+
+def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: float = 1.0) -> Trained:
+    """Write the bundle of a run to `out`, whole or not at all.
+
+    Returns:
+        what was exported, for the comparison with the bundle.
+    """
+    trained = load_run(folder)
+    encoder, decoder = trained.encoder, trained.decoder
+    vision, (width, height) = encoder.model(), encoder.size
+    config = decoder.config
+
+    def look(image):
+        keys, values, gates, h, c = decoder.look(vision(tf.cast(image, tf.float32)))
+        return dict(zip(CONTEXTS + STATES, (keys, values, gates, h, c), strict=True))
+
+    def step(token, context_keys, context_values, context_gates, state_h, state_c):
+        log_probs, attention, h, c = decoder.step(token, context_keys, context_values, context_gates, state_h, state_c)
+        return {"log_probs": log_probs, "attention": attention, "next_state_h": h, "next_state_c": c}
+
+    regions, units = vision.output_shape[1], config.units
+    shapes = dict(
+        zip(CONTEXTS + STATES, [(regions, units), (regions, units), (4 * units,), (units,), (units,)], strict=True)
+    )
+    image = tf.TensorSpec((None, height, width, 3), tf.uint8, "image")
+    token = tf.TensorSpec((None,), tf.int64, "token")
+    inputs = [tf.TensorSpec((None, *shape), tf.float32, n) for n, shape in shapes.items()]
+    weights = {v.path: np.asarray(v) for m in (vision, decoder) for v in m.trainable_variables}
+    graphs = {
+        "encoder.onnx": _graph(look, [image], weights, "N"),
+        "decoder.onnx": _graph(step, [token, *inputs], weights, "B"),
+    }
+
+    with tempfile.TemporaryDirectory(dir=out.parent) as partial:
+        partial = Path(partial)
+        for file, graph in graphs.items():
+            onnx.save(graph, partial / file)
+        (partial / "vocabulary.json").write_text(json.dumps(trained.vocabulary, ensure_ascii=False), "utf-8")
+        bundle = {
+            "format": 1,
+            "name": name,
+            "files": {
+                f: hashlib.sha256((partial / f).read_bytes()).hexdigest() for f in [*graphs, "vocabulary.json"]
+            },
+            "image": {"width": width, "height": height, "resize": "stretch"},
+            "decoder": "step",
+            "tokens": {"pad": PAD, "start": START, "end": END, "unknown": UNKNOWN, "never": [PAD, START, UNKNOWN]},
+            "longest_caption": trained.run["settings"]["longest"],
+            "decoding": {"beams": beams, "length_exponent": length_exponent},
+            "sentence": {"glue": GLUE},
+            "provenance": {
+                "encoder": encoder.name,
+                "decoder": trained.run["decoder"],
+                "steps": trained.run["steps"],
+                "versions": trained.run["versions"]
+                | {package: version(package) for package in ("tensorflow-cpu", "tf2onnx", "onnx")},
+            },
+            "metrics": {},
+            "licence": LICENCE,
+        }
+        (partial / "bundle.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        out.mkdir(parents=True, exist_ok=True)
+        for file in partial.iterdir():
+            shutil.move(file, out / file.name)
+    return trained
+
+
+def _graph(function: Callable, signature: list, weights: dict[str, np.ndarray], batch: str) -> onnx.ModelProto:
+    """A function as an ONNX graph with named, half-precision weights; its first axes are called `batch`."""
+    model, _ = tf2onnx.convert.from_function(tf.function(function), signature, opset=OPSET)
+    graph = model.graph
+    outputs = list(tf.function(function).get_concrete_function(*signature).structured_outputs)
+    for value, name in zip(graph.output, sorted(outputs), strict=True):
+        _rename(graph, value.name, name)
+    for value in [*graph.input, *graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_param = batch
+    _name_weights(graph, weights)
+    _store_in_half(graph)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.input[:] = [new if n == old else n for n in node.input]
+        node.output[:] = [new if n == old else n for n in node.output]
+    for value in [*graph.initializer, *graph.input, *graph.output]:
+        if value.name == old:
+            value.name = new
+
+
+def _onnx_layout(array: np.ndarray, path: str) -> np.ndarray:
+    """A Keras weight as ONNX lays it out: convolutions are (out, in, h, w)."""
+    if array.ndim != 4:
+        return array
+    return array.transpose(2, 3, 0, 1) if "depthwise" in path else array.transpose(3, 2, 0, 1)
+
+
+def _keras_layout(array: np.ndarray, path: str) -> np.ndarray:
+    """The inverse of `_onnx_layout`."""
+    if array.ndim != 4:
+        return array
+    return array.transpose(2, 3, 0, 1) if "depthwise" in path else array.transpose(2, 3, 1, 0)
+
+
+def _name_weights(graph: onnx.GraphProto, weights: dict[str, np.ndarray]) -> None:
+    """Give each initializer that is a weight the weight's name, found by its numbers."""
+    names: dict[bytes, list[str]] = {}
+    for path, array in weights.items():
+        names.setdefault(_onnx_layout(array, path).tobytes(), []).append(path)
+    for initializer in list(graph.initializer):
+        found = names.get(numpy_helper.to_array(initializer).tobytes())
+        if found:
+            _rename(graph, initializer.name, found.pop(0))
+
+
+def _store_in_half(graph: onnx.GraphProto) -> None:
+    """Store large float32 weights as float16 with a cast behind each, which onnxruntime folds away as it loads."""
+    casts = []
+    for initializer in graph.initializer:
+        array = numpy_helper.to_array(initializer)
+        if initializer.data_type != TensorProto.FLOAT or array.size < STORED_IN_HALF:
+            continue
+        name = initializer.name
+        initializer.CopyFrom(numpy_helper.from_array(array.astype(np.float16), name))
+        for node in graph.node:
+            node.input[:] = [f"{name}:float32" if n == name else n for n in node.input]
+        casts.append(helper.make_node("Cast", [name], [f"{name}:float32"], f"{name}:cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def read_weights(bundle: Path) -> dict[str, np.ndarray]:
+    """The Keras weights that a bundle of this exporter holds, by their names."""
+    weights = {}
+    for file in ("encoder.onnx", "decoder.onnx"):
+        for initializer in onnx.load(bundle / file).graph.initializer:
+            if initializer.name.endswith(("kernel", "bias", "embeddings", "gamma", "beta")):
+                array = numpy_helper.to_array(initializer).astype(np.float32)
+                weights[initializer.name] = _keras_layout(array, initializer.name)
+    return weights

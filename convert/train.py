@@ -1,0 +1,399 @@
+"""Training: one loop for every stage, on whatever backend Keras runs on.
+
+A stage says how deep it learns and what from:
+
+    depth   frozen   the decoder, on the encoder's features kept on disk
+            tail     the decoder and the encoder's last stages, on the trunk's output kept on disk
+            full     everything, on pixels kept on disk
+    reward  words    cross-entropy of the references' next words
+            cider    self-critical: captions drawn from the model, each weighted by how much better it is than the
+                     others drawn for the same photo (Rennie et al. 2017; Luo 2020), in CIDEr-D
+
+A run is a folder: `run.json` (what was asked, the vocabulary), `log.jsonl` (a line an epoch), `checkpoint.npz` (where
+it stands: weights, their average, optimizer) and `best.npz` (the averaged weights of the best epoch on dev). Arrays are
+stored by the weights' names, so that a run started on one backend or machine goes on on another.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+from convert import data, encoders
+from convert.cider import CiderD
+from convert.data import END, PAD, UNKNOWN
+from convert.decoder import Decoder, DecoderConfig
+
+DEPTHS = ("frozen", "tail", "full")
+REWARDS = ("words", "cider")
+BATCHES_A_BUCKET = 16  # so many batches are sorted by length together
+AVERAGE_EVERY = 5  # updates: copying the weights out takes as long as a tenth of one
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `convert train` was asked; kept in run.json."""
+
+    data: str
+    encoder: str = "lite2"
+    depth: str = "frozen"
+    reward: str = "words"
+    epochs: int = 10
+    patience: int = 3
+    photos_a_batch: int = 20
+    learning_rate: float = 1e-3
+    encoder_rate: float = 0.1  # of learning_rate
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.1
+    average: float = 0.995  # of the weights, an update
+    views: int = 3  # augmented ones, beside the plain photo
+    samples: int = 5  # captions drawn a photo, for `cider`
+    words_kept: float = 0.1  # weight of cross-entropy beside the reward
+    minimum_count: int = 4
+    longest: int = 18
+    units: int = 512
+    word_units: int = 384
+    dropout: float = 0.3
+    seed: int = 1
+
+
+class Captioner(keras.Model):
+    """What learns: `vision` (the part of the encoder that does, or None) and the decoder.
+
+    Inputs: {"photos": (N, ...), "tokens": T arrays (N, C)} (a list, since TensorFlow would forget the length of an
+    axis that varies, and the decoder's loop over it could not be unrolled), outputs: logits (N, C, T, V). The loss is
+    the sum over words of sample weight times smoothed cross-entropy, divided by N C.
+    """
+
+    def __init__(self, vision: keras.Model | None, decoder: Decoder, label_smoothing: float):
+        super().__init__(name="captioner")
+        self.vision, self.decoder, self.label_smoothing = vision, decoder, label_smoothing
+
+    def see(self, photos, training=False):
+        photos = ops.cast(photos, "float32")
+        return photos if self.vision is None else self.vision(photos, training=training)
+
+    def call(self, inputs, training=False):
+        tokens = ops.stack(inputs["tokens"], axis=-1)
+        return self.decoder(self.see(inputs["photos"], training), tokens, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        log_probs = ops.log_softmax(y_pred)
+        picked = ops.take_along_axis(log_probs, y[..., None], axis=-1)[..., 0]
+        smooth = self.label_smoothing
+        likelihood = (1 - smooth) * picked + smooth * ops.mean(log_probs, axis=-1)
+        captions = ops.shape(y)[0] * ops.shape(y)[1]
+        return -ops.sum(likelihood * sample_weight) / ops.cast(captions, "float32")
+
+
+class Writer(keras.Model):
+    """Writes captions of photos, for `predict`: the likeliest words, or `samples` drawn a photo."""
+
+    def __init__(self, captioner: Captioner, longest: int, samples: int, seed: int):
+        super().__init__(name="writer")
+        self.captioner, self.longest, self.samples = captioner, longest, samples
+        self.seeds = keras.random.SeedGenerator(seed)
+
+    def call(self, photos):
+        grid = self.captioner.see(photos)
+        return self.captioner.decoder.write(grid, self.longest, self.samples, self.seeds)
+
+
+class AdamW(keras.optimizers.AdamW):
+    """AdamW (Loshchilov and Hutter 2019) with a smaller step for the variables of the encoder."""
+
+    def __init__(self, encoder_rate: float, **options):
+        super().__init__(**options)
+        self.encoder_rate = encoder_rate
+
+    def build(self, variables):
+        super().build(variables)
+        self.rates = [1.0 if v.path.startswith("decoder") else self.encoder_rate for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = self.rates[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * rate)
+
+
+# --- Photos, kept on disk as deep as they need not be learnt --------------------------------------------------------
+
+
+def _views(settings: Settings, captions: data.Captions, size, cache: Path, views: int) -> np.ndarray:
+    """Pixels, uint8 (photos, 1 + views, H, W, 3); view 0 is the plain photo."""
+    plain = data.decoded(Path(settings.data), captions.names, size, cache)
+    if not views:
+        return plain[:, None]
+    mirror_ok = ~data.sidedness(captions.tokens)
+
+    def fill(array: np.ndarray) -> None:
+        random = np.random.default_rng(settings.seed)
+        for i in tqdm(range(len(plain)), "augment", unit="photo"):
+            array[i, 0] = plain[i]
+            for view in range(1, 1 + views):
+                array[i, view] = data.augment(plain[i], random, bool(mirror_ok[i]))
+
+    shape = (len(plain), 1 + views, *plain.shape[1:])
+    key = {"names": captions.names, "seed": settings.seed}
+    return data.cached(cache / f"views-{len(plain)}-{views}.npy", shape, "uint8", fill, key)
+
+
+def photos_at_depth(
+    settings: Settings, encoder: encoders.Encoder, captions: data.Captions, cache: Path, views: int
+) -> np.ndarray:
+    """The input of what learns, (photos, 1 + views, ...): features, the trunk's output as float16, or pixels."""
+    cache = cache / encoder.name
+    pixels = _views(settings, captions, encoder.size, cache, views)
+    if settings.depth == "full":
+        return pixels
+    model = encoder.model() if settings.depth == "frozen" else encoder.trunk
+
+    def fill(array: np.ndarray) -> None:
+        flat, out = pixels.reshape(-1, *pixels.shape[2:]), array.reshape(-1, *array.shape[2:])
+        for start in tqdm(range(0, len(flat), 64), f"{encoder.name} {settings.depth}", unit="batch"):
+            out[start : start + 64] = model.predict_on_batch(flat[start : start + 64])
+
+    shape = (*pixels.shape[:2], *model.output_shape[1:])
+    key = {"names": captions.names, "seed": settings.seed}
+    return data.cached(cache / f"{settings.depth}-{len(pixels)}-{views}.npy", shape, "float16", fill, key)
+
+
+# --- Weights by name ------------------------------------------------------------------------------------------------
+
+
+def weights_of(model: keras.Model) -> dict[str, np.ndarray]:
+    """The learnt weights by their paths."""
+    return {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
+
+
+def put_weights(model: keras.Model, weights: dict[str, np.ndarray], partial: bool = False) -> None:
+    """Set the weights that `weights` names; with `partial` the model need not have them all.
+
+    Raises:
+        ValueError: a name that the model has not, or another shape.
+    """
+    variables = {v.path: v for v in model.trainable_variables}
+    for path, array in weights.items():
+        if path in variables:
+            variables[path].assign(array)
+        elif not partial:
+            raise ValueError(f"the model has no weight {path}")
+
+
+def load_best(run: Path, prefix: str = "") -> dict[str, np.ndarray]:
+    """The averaged weights of a run's best epoch whose names begin with `prefix`."""
+    with np.load(run / "best.npz") as best:
+        return {path: best[path] for path in best.files if path.startswith(prefix)}
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write beside, then rename: a run cut off while saving keeps its last checkpoint."""
+    partial = path.with_name("partial.npz")
+    np.savez(partial, **arrays)
+    partial.replace(path)
+
+
+# --- The loop -------------------------------------------------------------------------------------------------------
+
+
+def batches(lengths: np.ndarray, size: int, random: np.random.Generator) -> list[np.ndarray]:
+    """Photo numbers in batches of `size`, photos of like caption length together, in random order."""
+    order = random.permutation(len(lengths))
+    chunk = size * BATCHES_A_BUCKET
+    out = []
+    for start in range(0, len(order), chunk):
+        part = order[start : start + chunk]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        out += [part[i : i + size] for i in range(0, len(part) - size + 1, size)]  # whole batches: no new shapes
+    return [out[i] for i in random.permutation(len(out))]
+
+
+def _trim(tokens: np.ndarray) -> np.ndarray:
+    """Cut the padding that all captions share, to a multiple of three words: few shapes, few compilations."""
+    longest = int((tokens != PAD).sum(axis=-1).max())
+    return tokens[..., : min(tokens.shape[-1], -(-longest // 3) * 3)]
+
+
+def _advantage(rewards: np.ndarray) -> np.ndarray:
+    """(N, S) -> each reward less the mean of the photo's others."""
+    others = (rewards.sum(axis=1, keepdims=True) - rewards) / (rewards.shape[1] - 1)
+    return rewards - others
+
+
+def until_end(tokens: np.ndarray) -> list[int]:
+    """The tokens of one caption, END included if it is there, padding left out."""
+    return [int(t) for t in tokens if t != PAD]
+
+
+class Dev:
+    """Dev photos and references; scores greedy captions by CIDEr as coco-caption does, on this project's tokens."""
+
+    def __init__(self, photos: np.ndarray, captions: data.Captions, vocabulary: list[str]):
+        self.photos, self.captions, self.vocabulary = photos, captions, vocabulary
+        self.scorer = CiderD(captions.tokens)
+
+    def score(self, writer: Writer) -> dict[str, float]:
+        rows = np.concatenate(
+            [writer.predict_on_batch(self.photos[i : i + 100, 0])[:, 0] for i in range(0, len(self.photos), 100)]
+        )
+        written = [[self.vocabulary[t] for t in row if t not in (PAD, END)] for row in rows]
+        scores = [self.scorer.score(i, caption) for i, caption in enumerate(written)]
+        return {
+            "cider": round(100 * float(np.mean(scores)), 2),
+            "length": round(float(np.mean([len(c) for c in written])), 2),
+        }
+
+
+def train(settings: Settings, out: Path, cache: Path, start: Path | None = None, resume: bool = False) -> dict:
+    """Run a stage and return the log line of its best epoch. `start` is a run whose best weights it begins with.
+
+    Raises:
+        DataError: the data set cannot be used.
+        WeightsError: the encoder's ImageNet weights are missing or wrong.
+        ValueError: `start` does not fit, or `out` holds a run already and `resume` is not set.
+    """
+    if (out / "run.json").exists() and not resume:
+        raise ValueError(f"{out} holds a run already: --resume it, or choose another folder")
+    keras.utils.set_random_seed(settings.seed)
+    folder = Path(settings.data)
+    captions, dev_captions = data.read_captions(folder, "train"), data.read_captions(folder, "dev")
+    origin = json.loads((start / "run.json").read_text()) if start else None
+    vocabulary = origin["vocabulary"] if origin else data.build_vocabulary(captions, settings.minimum_count)
+
+    encoder = encoders.build(settings.encoder)
+    if start:
+        put_weights(encoder.model(), load_best(start, settings.encoder))
+    views = 0 if settings.depth == "frozen" and settings.views == 0 else settings.views
+    photos = photos_at_depth(settings, encoder, captions, cache, views)
+    dev_photos = photos_at_depth(settings, encoder, dev_captions, cache, 0)
+    targets = data.encode(captions.tokens, vocabulary, settings.longest)
+    lengths = (targets != PAD).sum(axis=-1).max(axis=-1)
+
+    decoder = Decoder(
+        DecoderConfig(len(vocabulary), _features(encoder), settings.units, settings.word_units, dropout=settings.dropout)
+    )
+    decoder.build((None, None, _features(encoder)))
+    vision = {"frozen": None, "tail": encoder.tail, "full": encoder.model()}[settings.depth]
+    model = Captioner(vision, decoder, settings.label_smoothing if settings.reward == "words" else 0.0)
+    model.built = True
+    if start:
+        put_weights(model, load_best(start, "decoder"))
+    steps = len(batches(lengths, settings.photos_a_batch, np.random.default_rng(0)))
+    rate = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate * 0.05,
+        settings.epochs * steps - steps // 2,
+        alpha=0.02 / 0.05,
+        warmup_target=settings.learning_rate,
+        warmup_steps=steps // 2,
+    )
+    optimizer = AdamW(
+        settings.encoder_rate, learning_rate=rate, weight_decay=settings.weight_decay, global_clipnorm=1.0
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", settings.encoder])
+    model.compile(optimizer, jit_compile=keras.backend.backend() == "jax")
+    optimizer.build(model.trainable_variables)
+    # On the way only: dev captions are greedy here and searched with the shipped runtime in `convert evaluate`.
+    dev = Dev(dev_photos, dev_captions, vocabulary)
+    reader = Writer(model, settings.longest, 0, settings.seed)
+    sampler = Writer(model, settings.longest, settings.samples, settings.seed)
+    reward = None
+    if settings.reward == "cider":
+        reward = CiderD([[until_end(caption) for caption in photo] for photo in targets])
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "run.json").write_text(
+        json.dumps(
+            {
+                "settings": asdict(settings),
+                "decoder": asdict(decoder.config),
+                "vocabulary": vocabulary,
+                "start": str(start) if start else None,
+                "steps": (origin["steps"] if origin else []) + [asdict(settings)],
+                "versions": {"keras": keras.__version__, "backend": keras.backend.backend(), "numpy": np.__version__},
+            }
+        )
+    )
+    average, epoch, best = weights_of(model), 0, {"epoch": 0, **dev.score(reader)} if start else {"cider": -1.0}
+    if resume and (out / "checkpoint.npz").exists():
+        with np.load(out / "checkpoint.npz") as saved:
+            put_weights(model, {k.removeprefix("now/"): saved[k] for k in saved.files if k.startswith("now/")})
+            average = {k.removeprefix("average/"): saved[k] for k in saved.files if k.startswith("average/")}
+            for number, variable in enumerate(optimizer.variables):
+                variable.assign(saved[f"optimizer/{number}"])
+            epoch = int(saved["epoch"])
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()][:epoch]
+        best = max(lines, key=lambda line: line["cider"])
+    elif start:
+        _save(out / "best.npz", average)
+        print(f"start: dev CIDEr {best['cider']}, {best['length']} words")
+
+    updates = epoch * steps
+    while epoch < settings.epochs and epoch - best.get("epoch", 0) < settings.patience:
+        epoch += 1
+        began = time.time()
+        random = np.random.default_rng((settings.seed, epoch))
+        losses, rewards = [], []
+        progress = tqdm(batches(lengths, settings.photos_a_batch, random), f"epoch {epoch}/{settings.epochs}")
+        for batch in progress:
+            view = random.integers(0, photos.shape[1], len(batch))
+            seen = photos[batch, view]
+            words = _trim(targets[batch])
+            weight = (words != PAD).astype("float32") * (words != UNKNOWN)
+            if reward:
+                drawn = sampler.predict_on_batch(seen)  # (N, S, longest + 1)
+                scores = np.array(
+                    [[reward.score(p, until_end(c)) for c in of] for p, of in zip(batch, drawn, strict=True)]
+                )
+                rewards.append(scores.mean())
+                one = random.integers(0, words.shape[1])  # one reference a photo keeps the language
+                kept = targets[batch][:, one : one + 1]
+                kept_weight = settings.words_kept * ((kept != PAD) & (kept != UNKNOWN))
+                words = np.concatenate([drawn, kept], axis=1)
+                weight = np.concatenate([_advantage(scores)[..., None] * (drawn != PAD), kept_weight], axis=1)
+                width = _trim(words).shape[-1]
+                words, weight = words[..., :width], weight[..., :width].astype("float32")
+            tokens = list(np.moveaxis(words, -1, 0))
+            loss = model.train_on_batch({"photos": seen, "tokens": tokens}, words, sample_weight=weight)
+            losses.append(float(loss))
+            updates += 1
+            if updates % AVERAGE_EVERY == 0:
+                keep = min(settings.average**AVERAGE_EVERY, updates / (updates + 50))  # soon forget the first weights
+                for path, array in weights_of(model).items():
+                    average[path] += (1 - keep) * (array - average[path])
+            shown = {"loss": f"{np.mean(losses[-50:]):.3f}"}
+            if rewards:
+                shown["reward"] = f"{np.mean(rewards[-50:]):.3f}"
+            progress.set_postfix(shown)
+
+        now = weights_of(model)
+        put_weights(model, average)
+        line = {
+            "epoch": epoch,
+            **dev.score(reader),
+            "loss": round(float(np.mean(losses)), 4),
+            **({"reward": round(float(np.mean(rewards)), 4)} if rewards else {}),
+            "seconds": round(time.time() - began, 1),
+        }
+        if line["cider"] > best["cider"]:
+            best = line
+            _save(out / "best.npz", average)
+        put_weights(model, now)
+        with open(out / "log.jsonl", "a") as log:
+            log.write(json.dumps(line) + "\n")
+        _save(
+            out / "checkpoint.npz",
+            {f"now/{k}": v for k, v in now.items()}
+            | {f"average/{k}": v for k, v in average.items()}
+            | {f"optimizer/{i}": ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
+            | {"epoch": np.array(epoch)},
+        )
+        print(json.dumps(line), flush=True)
+    return best
+
+
+def _features(encoder: encoders.Encoder) -> int:
+    return encoder.tail.output_shape[-1]

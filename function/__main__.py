@@ -1,0 +1,85 @@
+"""Caption image files: one JSON line an image."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from function.bundles import BundleError
+from function.captioner import Captioner, load_captioner
+from function.photos import UnreadablePhoto, read_photo
+
+PROGRAM = "python -m function"
+EPILOG = """\
+{"path": "a.jpg", "caption": "a dog runs", "captions": [{"text": ..., "log_probability": ...}, ...],
+ "model": ..., "milliseconds": ...} is what an image gives, best caption first; one that cannot be
+captioned gives {"path": ..., "error": ...}, and the rest goes on. Exit status: 0 if every image has
+its caption, 1 if some have not, 2 if there is no usable model.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, or - for standard input")
+    parser.add_argument(
+        "--beams", type=_at_least_one, metavar="N", help="beams of the search (default: the model's)"
+    )
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="FOLDER",
+        help="the model (default: $BUNDLE, or else the one that ships)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        captioner = load_captioner(options.bundle)
+    except BundleError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    failed = False
+    for path in options.images:
+        answer = _caption(path, captioner, options.beams)
+        failed |= "error" in answer
+        print(json.dumps({"path": path, **answer}), flush=True)
+    return 1 if failed else 0
+
+
+def _caption(path: str, captioner: Captioner, beams: int | None) -> dict[str, object]:
+    began = time.perf_counter()
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        photo = read_photo(data, captioner.image_size)
+    except OSError as error:
+        return {"error": error.strerror}
+    except UnreadablePhoto as error:
+        return {"error": str(error)}
+    captions = captioner.caption(photo.pixels[None], beams)[0]
+    return {
+        "caption": captions[0].text,
+        "captions": [{"text": c.text, "log_probability": c.log_probability} for c in captions],
+        "model": captioner.name,
+        "milliseconds": round(1000 * (time.perf_counter() - began)),
+    }
+
+
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)  # 128 + SIGINT, as a shell has it
+    except BrokenPipeError:  # whoever read this has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush is quiet too
+        sys.exit(141)  # 128 + SIGPIPE

@@ -1,0 +1,202 @@
+"""From a key to its record and its metadata: events are hints, the bucket is the truth.
+
+Read the record, read the object that is there now, caption it, write the record only if its revision is still
+what was read, then the metadata only if the object is still what was read; else begin again. So duplicates,
+late events, overwrites and removals in any order all end with the caption of the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from function import metadata
+from function.captioner import Captioner
+from function.events import ObjectName
+from function.photos import UnreadablePhoto, read_photo
+from function.records import Overtaken, Record, Records, stamp, tombstone
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+LARGEST = 50_000_000  # bytes; what is larger is not read, and is no photo
+ATTEMPTS = 5
+
+log = logging.getLogger(__name__)
+
+
+class ObjectUnavailable(Exception):
+    """The object cannot be had: no permission, no such bucket. The message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What answers with: made once, and passed in."""
+
+    s3: S3Client
+    records: Records
+    captioner: Captioner
+    write_back: bool  # the caption goes into the object's metadata too
+
+
+@dataclass(frozen=True)
+class Found:
+    """The object that is there now."""
+
+    head: Mapping[str, Any]  # GetObject's answer
+    unreadable: str | None = None  # why S3 does not give its bytes
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Which object this is, as the record says it."""
+        etag = self.head.get("ETag", "").strip('"')
+        return {"etag": etag or None, "version_id": self.head.get("VersionId")}
+
+
+def describe(data: bytes, captioner: Captioner) -> dict[str, Any]:
+    """The fields of a record that follow from the bytes alone: captions, or a rejection and its reason."""
+    fields: dict[str, Any] = {"sha256": _sha256(data), "bytes": len(data)}
+    try:
+        photo = read_photo(data, captioner.image_size)
+    except UnreadablePhoto as error:
+        return fields | {"status": "rejected", "reason": str(error)}
+    captions = captioner.caption(photo.pixels[None])[0]
+    return fields | {
+        "status": "captioned",
+        "caption": captions[0].text,
+        "captions": tuple({"text": c.text, "log_probability": round(c.log_probability, 6)} for c in captions),
+        "caption_by": "model",
+        "model": captioner.name,
+        "width": photo.width,
+        "height": photo.height,
+        "format": photo.format,
+    }
+
+
+def settle(name: ObjectName, service: Service) -> Record:
+    """Makes the record and the metadata of an object true, and returns the record.
+
+    The same bytes and model cost no inference, only what was left unfinished. Raises ObjectUnavailable, and
+    Overtaken where others kept writing through all attempts.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _settle_once(name, service)
+        except Overtaken as error:
+            log.info("%s: beginning again", error)
+    return _settle_once(name, service)
+
+
+def _settle_once(name: ObjectName, service: Service) -> Record:
+    image = f"{name.bucket}/{name.key}"
+    known = service.records.read(image)
+    found = _find(name, service.s3)
+    if found is None:
+        if known and known.status == "deleted":
+            return known
+        return service.records.write(tombstone(image, _now()), known)
+
+    record = _record(image, known, found, service.captioner)
+    if "Body" in found.head:
+        found.head["Body"].close()  # unread where the record holds
+    wanted = None
+    if record.status == "captioned":
+        wanted, reason = _wanted(record, found) if service.write_back else (None, None)
+        record = replace(record, reason=reason)
+    if record != known:
+        record = service.records.write(record, known)
+    if wanted is None or metadata.says(found.head, wanted):
+        return record
+    return _write_back(name, service, found, record, wanted)
+
+
+def _find(name: ObjectName, s3: S3Client) -> Found | None:
+    """The object at this key, its body still unread; None where there is none."""
+    try:
+        return Found(s3.get_object(Bucket=name.bucket, Key=name.key))
+    except ClientError as error:
+        match error.response["Error"]["Code"]:
+            case "NoSuchKey":
+                return None
+            case "InvalidObjectState":
+                head = s3.head_object(Bucket=name.bucket, Key=name.key)
+                return Found(head, f"archived ({head.get('StorageClass')}): restore it, then ask again")
+            case "InvalidRequest":
+                return Found({}, "encrypted with a customer's key (SSE-C)")
+        raise _unavailable(error, name, "read") from error
+
+
+def _record(image: str, known: Record | None, found: Found, captioner: Captioner) -> Record:
+    """The record of what is there now: the known one as far as it holds, else one made from the bytes."""
+    valid = _captioned(known, captioner)
+    if valid and valid.etag == found.place["etag"]:
+        return replace(valid, **found.place)
+    size = found.head.get("ContentLength", 0)
+    fields: dict[str, Any]
+    if found.unreadable:
+        fields = {"status": "rejected", "reason": found.unreadable}
+    elif size > LARGEST:
+        fields = {"status": "rejected", "reason": f"too large for a photo: {size:,} bytes", "bytes": size}
+    else:
+        data = found.head["Body"].read()
+        if valid and valid.sha256 == _sha256(data):
+            return replace(valid, **found.place)
+        fields = describe(data, captioner)
+    record = stamp(Record(image=image, **fields, **found.place), _now())
+    if known and _unstamped(record) == _unstamped(known):
+        return known
+    return record
+
+
+def _captioned(known: Record | None, captioner: Captioner) -> Record | None:
+    """The known record, if the caption in it is what this model, or a person, says of its bytes."""
+    if known is None or known.status != "captioned":
+        return None
+    return known if known.caption_by == "person" or known.model == captioner.name else None
+
+
+def _wanted(record: Record, found: Found) -> tuple[dict[str, str] | None, str | None]:
+    """What the object's metadata should say, or why it is left alone."""
+    author = "person" if record.caption_by == "person" else record.model
+    try:
+        return metadata.labels(found.head, record.caption or "", author or "", record.sha256 or ""), None
+    except metadata.NotRewritable as error:
+        return None, str(error)
+
+
+def _write_back(
+    name: ObjectName, service: Service, found: Found, record: Record, wanted: dict[str, str]
+) -> Record:
+    try:
+        etag, version_id = metadata.write(service.s3, name.bucket, name.key, found.head, wanted)
+    except metadata.Replaced as error:
+        log.info("%s", error)
+        return record
+    except ClientError as error:
+        raise _unavailable(error, name, "write") from error
+    if (etag, version_id) == (record.etag, record.version_id):
+        return record
+    return service.records.write(replace(record, etag=etag, version_id=version_id), record)
+
+
+def _unavailable(error: ClientError, name: ObjectName, doing: str) -> ObjectUnavailable:
+    why = error.response["Error"]
+    return ObjectUnavailable(f"cannot {doing} {name}: {why.get('Code')}: {why.get('Message')}")
+
+
+def _unstamped(record: Record) -> Record:
+    return replace(record, revision=0, captioned_at=None, day=None)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,134 @@
+"""Records: what is known of each photo, one item of a DynamoDB table a photo.
+
+The invariant: a record is replaced only by somebody who has read it. `revision` counts up with each write,
+and a write holds only if the revision in the table is still the one that was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+from zlib import crc32
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+Status = Literal["captioned", "rejected", "deleted"]
+
+SHARDS = 8  # of a day in the index `by_day`: a sweep must not make one hot partition
+TOMBSTONE_LIFE = timedelta(days=30)
+
+
+class Overtaken(Exception):
+    """The record or the object has changed since it was read: begin again."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A photo's record. Fields that do not apply are None, and are not stored."""
+
+    image: str  # bucket/key
+    status: Status
+    revision: int = 0  # 0: not yet written
+    caption: str | None = None
+    captions: tuple[Mapping[str, Any], ...] = ()  # {"text", "log_probability"}, best first
+    caption_by: Literal["model", "person"] | None = None
+    model: str | None = None
+    sha256: str | None = None  # of the bytes, hexadecimal
+    etag: str | None = None  # without its quotes
+    version_id: str | None = None
+    width: int | None = None  # of the upright photo, pixels
+    height: int | None = None
+    format: str | None = None
+    bytes: int | None = None
+    captioned_at: str | None = None  # ISO 8601, UTC
+    reason: str | None = None  # rejected: why; captioned: why the object's metadata was left alone
+    day: str | None = None  # partition of the index `by_day`: date#shard
+    expires_at: int | None = None  # seconds since 1970
+
+
+def stamp(record: Record, now: datetime) -> Record:
+    """The record with the time it was made, and so with its place in the index `by_day`."""
+    utc = now.astimezone(UTC)
+    return replace(
+        record,
+        captioned_at=utc.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        day=f"{utc.date()}#{crc32(record.image.encode()) % SHARDS}",
+    )
+
+
+def tombstone(image: str, now: datetime) -> Record:
+    """The record of a photo that is gone: nothing of it is kept, and DynamoDB forgets it after 30 days."""
+    return Record(image=image, status="deleted", expires_at=int((now + TOMBSTONE_LIFE).timestamp()))
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    """The fields that apply, ready for JSON."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(record).items()
+        if value not in (None, ())
+    }
+
+
+@dataclass(frozen=True)
+class Records:
+    """The table of records."""
+
+    dynamodb: DynamoDBClient
+    table: str
+
+    def read(self, image: str) -> Record | None:
+        """The record of `bucket/key` as it is now (a consistent read), or None."""
+        key = {"image": {"S": image}}
+        answer = self.dynamodb.get_item(TableName=self.table, Key=key, ConsistentRead=True)
+        return _from_item(answer["Item"]) if "Item" in answer else None
+
+    def write(self, record: Record, known: Record | None) -> Record:
+        """Puts `record` in the place of `known`, which was read before; None where there was no record.
+
+        Returns the record with its new revision. Raises Overtaken if somebody else has written meanwhile.
+        """
+        written = replace(record, revision=known.revision + 1 if known else 1)
+        condition: dict[str, Any] = (
+            {
+                "ConditionExpression": "revision = :known",
+                "ExpressionAttributeValues": {":known": {"N": str(known.revision)}},
+            }
+            if known
+            else {"ConditionExpression": "attribute_not_exists(image)"}
+        )
+        try:
+            self.dynamodb.put_item(TableName=self.table, Item=_to_item(written), **condition)
+        except self.dynamodb.exceptions.ConditionalCheckFailedException as error:
+            raise Overtaken(f"{record.image}: its record was written by somebody else") from error
+        return written
+
+
+def _to_item(record: Record) -> dict[str, Any]:
+    fields = as_json(record)
+    if record.captions:  # DynamoDB's numbers are decimal
+        fields["captions"] = [
+            {**caption, "log_probability": Decimal(str(caption["log_probability"]))}
+            for caption in record.captions
+        ]
+    serialize = TypeSerializer().serialize
+    return {name: serialize(value) for name, value in fields.items()}
+
+
+def _from_item(item: Mapping[str, Any]) -> Record:
+    deserialize = TypeDeserializer().deserialize
+    fields = {name: deserialize(value) for name, value in item.items()}
+    for name in ("revision", "width", "height", "bytes", "expires_at"):
+        if name in fields:
+            fields[name] = int(fields[name])
+    fields["captions"] = tuple(
+        {**caption, "log_probability": float(caption["log_probability"])}
+        for caption in fields.get("captions", ())
+    )
+    return Record(**fields)

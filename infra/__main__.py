@@ -1,0 +1,13 @@
+"""`python -m infra`, or `make run`: the local stack. Ctrl-C ends it at any moment, imports included."""
+
+import os
+import sys
+
+try:
+    from infra.local import main
+
+    status = main(os.environ)
+except KeyboardInterrupt:
+    print("\nstopped", flush=True)
+    status = 130
+sys.exit(status)
