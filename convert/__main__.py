@@ -1,42 +1,139 @@
-"""`python -m convert`: from photos with captions to a bundle."""
+"""`python -m convert`: from photos with captions to a bundle that `function/` runs."""
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# TensorFlow takes seconds to import, so each command imports what it needs, when it is asked for.
 
 
-def _parser() -> argparse.ArgumentParser:
-    from convert.train import DEPTHS, REWARDS, Settings
-
-    parser = argparse.ArgumentParser("convert", description=__doc__)
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit status: 0 done, 1 the bundle differs, 2 the input is at fault."""
+    parser = argparse.ArgumentParser("python -m convert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    train = commands.add_parser("train", help="train a stage", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    train.add_argument("--out", type=Path, required=True, help="the run's folder")
-    train.add_argument("--from", dest="start", type=Path, help="begin with the best weights of this run")
-    train.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    train.add_argument("--cache", type=Path, default=Path(".cache"), help="where arrays are kept")
-    choices = {"encoder": ("lite2", "xception"), "depth": DEPTHS, "reward": REWARDS}
-    for name, field in Settings.__dataclass_fields__.items():
-        flag = "--" + name.replace("_", "-")
-        if name == "data":
-            train.add_argument(flag, required=True, help="a folder in Flickr8k's format")
-        else:
-            train.add_argument(flag, type=field.type, default=field.default, choices=choices.get(name), help=" ")
+    for add in (_add_train, _add_export, _add_parity, _add_evaluate):
+        add(commands)
+    options = vars(parser.parse_args(arguments))
+    del options["command"]
+    run: Callable[..., int] = options.pop("run")
+
+    from convert.data import DataError
+    from convert.weights import WeightsError
+    from function.bundles import BundleError
+    from function.photos import UnreadablePhoto
+
+    try:
+        return run(**options)
+    except (DataError, WeightsError, BundleError, UnreadablePhoto, FileNotFoundError, ValueError) as error:
+        print(f"convert: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("convert: stopped; `train --resume` goes on from the last whole epoch", file=sys.stderr)
+        return 130
+
+
+def _command(commands, name: str, run: Callable[..., int], summary: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=summary, description=summary, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.set_defaults(run=run)
     return parser
 
 
-def main() -> int:
-    options = vars(_parser().parse_args())
-    command = options.pop("command")
-    if command == "train":
-        from convert.train import Settings, train
+def _add_train(commands) -> None:
+    from convert.settings import CHOICES, HELP, Settings
 
-        paths = {name: options.pop(name) for name in ("out", "cache", "start", "resume")}
-        best = train(Settings(**options), **paths)
-        print(f"best: epoch {best['epoch']}, dev CIDEr {best['cider']} (greedy)")
+    parser = _command(commands, "train", _train, "train a stage; see convert/train.py for what a stage is")
+    parser.add_argument("--out", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--from", dest="start", type=Path, help="begin with the best weights of this run or bundle")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where photos and features are kept")
+    for name, field in Settings.__dataclass_fields__.items():
+        flag, about = "--" + name.replace("_", "-"), {"help": HELP[name], "choices": CHOICES.get(name)}
+        if name == "data":
+            parser.add_argument(flag, required=True, **about)
+        else:
+            parser.add_argument(flag, type=field.type, default=field.default, **about)
+
+
+def _train(out: Path, start: Path | None, resume: bool, cache: Path, **settings) -> int:
+    from convert.settings import Settings
+    from convert.train import train
+
+    best = train(Settings(**settings), out, cache, start, resume)
+    print(f"best: epoch {best['epoch']}, dev CIDEr {best['cider']} (greedy)")
+    return 0
+
+
+def _add_export(commands) -> None:
+    parser = _command(commands, "export", _export, "make a bundle of a run, and compare the two on dev photos")
+    parser.add_argument("--model", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--data", type=Path, required=True, help="a folder in Flickr8k's format")
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="the bundle's folder")
+    parser.add_argument("--name", required=True, help="the model's name, as records will say it")
+    parser.add_argument("--beams", type=int, default=3, help="beams that the bundle asks for")
+    parser.add_argument("--length-exponent", type=float, default=1.0, help="a caption's score is over length to this")
+    parser.add_argument("--photos", type=int, default=200, help="how many dev photos are compared")
+
+
+def _export(model: Path, data: Path, out: Path, name: str, beams: int, length_exponent: float, photos: int) -> int:
+    from convert.export import export
+
+    trained = export(model, out, name, beams, length_exponent)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    print(f"{out}: {size / 1e6:.1f} MB")
+    return _report_parity(trained, out, data, photos)
+
+
+def _add_parity(commands) -> None:
+    parser = _command(commands, "parity", _parity, "compare a bundle with the run that it was made of")
+    parser.add_argument("--model", type=Path, required=True, metavar="RUN", help="the run's folder")
+    parser.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument("--data", type=Path, required=True, help="a folder in Flickr8k's format")
+    parser.add_argument("--photos", type=int, default=200, help="how many dev photos are compared")
+
+
+def _parity(model: Path, bundle: Path, data: Path, photos: int) -> int:
+    from convert.export import load_run
+
+    return _report_parity(load_run(model), bundle, data, photos)
+
+
+def _report_parity(trained, bundle: Path, folder: Path, photos: int) -> int:
+    from convert.data import read_captions
+    from convert.parity import compare
+    from function.photos import read_photo
+
+    names = read_captions(folder, "dev").names[:photos]
+    size = trained.encoder.size
+    parity = compare(
+        trained, bundle, (read_photo((folder / "images" / name).read_bytes(), size).pixels for name in names)
+    )
+    print(parity)
+    return 0 if parity.passed else 1
+
+
+def _add_evaluate(commands) -> None:
+    parser = _command(commands, "evaluate", _evaluate, "caption a split with the shipped runtime, and score it")
+    parser.add_argument("--bundle", type=Path, default=Path("function/bundle"), help="the bundle's folder")
+    parser.add_argument("--data", type=Path, required=True, help="a folder in Flickr8k's format")
+    parser.add_argument("--split", default="dev", choices=("train", "dev", "test"), help="which photos")
+    parser.add_argument("--beams", type=int, help="beams (default: what the bundle asks for)")
+    parser.add_argument("--photos", type=int, help="only the first so many (default: all)")
+    parser.add_argument("--keep", action="store_true", help="note the scores in the bundle's metrics")
+
+
+def _evaluate(bundle: Path, data: Path, split: str, beams: int | None, photos: int | None, keep: bool) -> int:
+    from convert.evaluate import evaluate, keep_metrics, table
+
+    evaluation = evaluate(bundle, data, split, beams, photos)
+    print(table(evaluation))
+    if keep:
+        keep_metrics(bundle, evaluation)
     return 0
 
 

@@ -184,18 +184,28 @@ def _name_weights(graph: onnx.GraphProto, weights: dict[str, np.ndarray]) -> Non
 
 
 def _store_in_half(graph: onnx.GraphProto) -> None:
-    """Store large float32 weights as float16 with a cast behind each, which onnxruntime folds away as it loads."""
-    casts = []
-    for initializer in graph.initializer:
-        array = numpy_helper.to_array(initializer)
+    """Store large float32 weights once and as float16; onnxruntime folds what makes them whole again as it loads.
+
+        w (float16) -> Cast -> w:float32          and, where another weight is w's transpose (tied words):
+        w:float32 -> Transpose -> the other
+    """
+    whole: list[onnx.NodeProto] = []
+    stored: dict[bytes, str] = {}
+    for initializer in list(graph.initializer):
+        array, name = numpy_helper.to_array(initializer), initializer.name
         if initializer.data_type != TensorProto.FLOAT or array.size < STORED_IN_HALF:
             continue
-        name = initializer.name
+        twin = stored.get(array.T.tobytes()) if array.ndim == 2 else None
+        if twin:
+            graph.initializer.remove(initializer)
+            whole.append(helper.make_node("Transpose", [f"{twin}:float32"], [name], f"{name}:transpose", perm=[1, 0]))
+            continue
+        stored[array.tobytes()] = name
         initializer.CopyFrom(numpy_helper.from_array(array.astype(np.float16), name))
         for node in graph.node:
             node.input[:] = [f"{name}:float32" if n == name else n for n in node.input]
-        casts.append(helper.make_node("Cast", [name], [f"{name}:float32"], f"{name}:cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
+        whole.append(helper.make_node("Cast", [name], [f"{name}:float32"], f"{name}:cast", to=TensorProto.FLOAT))
+    nodes = [*whole, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
 

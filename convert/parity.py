@@ -1,5 +1,6 @@
 """Is the bundle the model that was trained? Keras and onnxruntime side by side on real photos."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +44,13 @@ class Parity:
         )
 
 
-def compare(trained: Trained, bundle: Path, pixels: np.ndarray) -> Parity:
-    """Follow Keras' greedy caption of each photo with both; pixels uint8 (N, H, W, 3).
+def compare(trained: Trained, bundle: Path, photos: Iterable[np.ndarray]) -> Parity:
+    """Follow Keras' greedy caption of each photo, uint8 (H, W, 3), with both.
 
     Where both choose the same word at every step, the captions are the same.
     """
     loaded = load_bundle(bundle)
+    pixels = np.stack(list(photos))
     vision, decoder = trained.encoder.model(), trained.decoder
     worst_encoder, worst_step, steps, other, ties = 0.0, 0.0, 0, 0, 0
     for start in tqdm(range(0, len(pixels), 50), "parity", unit="batch"):

@@ -16,7 +16,7 @@ stored by the weights' names, so that a run started on one backend or machine go
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -28,38 +28,10 @@ from convert import data, encoders
 from convert.cider import CiderD
 from convert.data import END, PAD, UNKNOWN
 from convert.decoder import Decoder, DecoderConfig
+from convert.settings import Settings
 
-DEPTHS = ("frozen", "tail", "full")
-REWARDS = ("words", "cider")
 BATCHES_A_BUCKET = 16  # so many batches are sorted by length together
 AVERAGE_EVERY = 5  # updates: copying the weights out takes as long as a tenth of one
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `convert train` was asked; kept in run.json."""
-
-    data: str
-    encoder: str = "lite2"
-    depth: str = "frozen"
-    reward: str = "words"
-    epochs: int = 10
-    patience: int = 3
-    photos_a_batch: int = 20
-    learning_rate: float = 1e-3
-    encoder_rate: float = 0.1  # of learning_rate
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.1
-    average: float = 0.995  # of the weights, an update
-    views: int = 3  # augmented ones, beside the plain photo
-    samples: int = 5  # captions drawn a photo, for `cider`
-    words_kept: float = 0.1  # weight of cross-entropy beside the reward
-    minimum_count: int = 4
-    longest: int = 18
-    units: int = 512
-    word_units: int = 384
-    dropout: float = 0.3
-    seed: int = 1
 
 
 class Captioner(keras.Model):

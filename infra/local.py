@@ -41,7 +41,7 @@ class CannotStart(Exception):
 
 
 def main(environment: MutableMapping[str, str]) -> int:
-    """Runs the local stack. Exit status: 0 if every photo has its caption, 1 if not, 2 if nothing was begun."""
+    """Runs it all. Exit status: 0 if every photo has its caption, 1 if not, 2 if nothing was begun."""
     try:
         photos = find_photos(environment.get("PHOTOS", ""))
         port = _port(environment.get("PORT", ""))
@@ -108,7 +108,7 @@ def local_aws(port: int = 0) -> Iterator[str]:
 
 
 def keep_local(environment: MutableMapping[str, str], endpoint: str, region: str) -> None:
-    """Forgets a person's AWS profile, keys, endpoints and proxies: clients made from now on use `endpoint`."""
+    """Forgets a person's AWS profile, keys, endpoint and proxies: clients made from now on use `endpoint`."""
     for name in list(environment):
         if name.startswith("AWS_"):
             del environment[name]
@@ -127,7 +127,7 @@ def keep_local(environment: MutableMapping[str, str], endpoint: str, region: str
 
 @dataclass
 class Poller:
-    """What Lambda's poller does for a queue: takes messages to the function, deletes those it is done with."""
+    """What Lambda's poller does for a queue: hands messages over, deletes those that are done with."""
 
     sqs: Any
     queue_url: str

@@ -27,7 +27,8 @@ def refusal(folder: Path) -> str:
     with pytest.raises(BundleError) as refused:
         load_bundle(folder)
     reason = str(refused.value)
-    assert "\n" not in reason and reason.startswith(f"{folder}/")
+    assert "\n" not in reason
+    assert reason.startswith(f"{folder}/")
     return reason.removeprefix(f"{folder}/")
 
 
@@ -104,7 +105,7 @@ def edit(folder: Path, change: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings, reason",
+    ("settings", "reason"),
     [
         ({"format": 2}, "format is 2, known is 1"),
         ({"decoder": "magic"}, "decoder is 'magic', known is 'step' or 'prefix'"),

@@ -228,7 +228,7 @@ def test_an_answer_that_is_no_number_is_an_error_and_no_caption() -> None:
 
 
 @pytest.mark.parametrize(
-    "words, text",
+    ("words", "text"),
     [
         (["a", "dog", "runs"], "a dog runs"),
         (["a", "dog", "'s", "ball"], "a dog's ball"),

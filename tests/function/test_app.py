@@ -1,0 +1,154 @@
+import json
+from urllib.parse import quote_plus
+
+import pytest
+
+from function import app
+from function.app import answer, lambda_handler
+from function.events import UnknownEvent
+from function.objects import ObjectUnavailable
+from tests.conftest import event, refuse
+
+KEY = "cats/Chelsea at café.jpg"  # of the events in events/
+
+
+@pytest.fixture
+def chelsea(aws, photo):
+    aws.s3.put_object(Bucket=aws.bucket, Key=KEY, Body=photo, ContentType="image/jpeg")
+
+
+def status(service, aws, key=KEY):
+    record = service.records.read(f"{aws.bucket}/{key}")
+    return record and record.status
+
+
+def batch(*bodies):
+    message = event("sqs-s3-put")["Records"][0]
+    return {
+        "Records": [
+            {**message, "messageId": f"message-{number}", "body": body} for number, body in enumerate(bodies)
+        ]
+    }
+
+
+def body(bucket, key):
+    notification = event("s3-put")
+    notification["Records"][0]["s3"] |= {"bucket": {"name": bucket}, "object": {"key": quote_plus(key)}}
+    return json.dumps(notification)
+
+
+def deliver_all(aws, service):
+    """Lambda's poller until the queue is empty; how many messages that took."""
+    count = 0
+    while messages := aws.sqs.receive_message(QueueUrl=aws.queue, MaxNumberOfMessages=10).get("Messages"):
+        assert answer(batch(*(message["Body"] for message in messages)), service) == {"batchItemFailures": []}
+        for message in messages:
+            aws.sqs.delete_message(QueueUrl=aws.queue, ReceiptHandle=message["ReceiptHandle"])
+        count += len(messages)
+        assert count < 100, "the function triggers itself"
+    return count
+
+
+def test_an_s3_notification_captions_its_photo(aws, service, chelsea):
+    assert answer(event("s3-put"), service) is None
+    assert status(service, aws) == "captioned"
+
+
+def test_a_batch_from_sqs_captions_its_photos(aws, service, chelsea):
+    assert answer(event("sqs-s3-put"), service) == {"batchItemFailures": []}
+    assert status(service, aws) == "captioned"
+
+
+def test_from_upload_to_metadata_by_the_real_queue_and_then_silence(aws, service, chelsea):
+    assert deliver_all(aws, service) == 3  # S3's test event, the upload, the function's own copy
+    held = aws.s3.head_object(Bucket=aws.bucket, Key=KEY)
+    assert held["Metadata"]["caption"] == service.records.read(f"{aws.bucket}/{KEY}").caption
+    assert held["ContentType"] == "image/jpeg"
+    assert service.captioner.inferences == 1
+
+    aws.s3.delete_object(Bucket=aws.bucket, Key=KEY)
+    deliver_all(aws, service)
+    assert status(service, aws) == "deleted"
+
+
+def test_of_a_batch_only_what_failed_comes_back(aws, service, photo, caplog):
+    aws.s3.put_object(Bucket=aws.bucket, Key="good", Body=photo)
+    aws.s3.put_object(Bucket=aws.bucket, Key="rejected", Body=b"no photo")
+    answered = answer(
+        batch(
+            body(aws.bucket, "good"),
+            body("nowhere", "a.jpg"),
+            body(aws.bucket, "rejected"),
+            "no JSON",
+            body(aws.bucket, "gone"),
+            json.dumps(event("s3-test")),
+        ),
+        service,
+    )
+    assert answered == {
+        "batchItemFailures": [{"itemIdentifier": "message-1"}, {"itemIdentifier": "message-3"}]
+    }
+    assert [status(service, aws, key) for key in ("good", "rejected", "gone")] == [
+        "captioned",
+        "rejected",
+        "deleted",
+    ]
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [
+        "message message-1: ObjectUnavailable: cannot read s3://nowhere/a.jpg: NoSuchBucket: "
+        "The specified bucket does not exist",
+        "message message-3: UnknownEvent: expected an S3 notification in the message's body; got no JSON",
+    ]
+
+
+def test_a_missing_permission_brings_the_message_back(aws, service, chelsea, caplog):
+    refuse(service.s3, "GetObject", 403, "AccessDenied")
+    failed = answer(batch(body(aws.bucket, KEY)), service)["batchItemFailures"]
+    assert failed == [{"itemIdentifier": "message-0"}]
+    assert f"cannot read s3://{aws.bucket}/{KEY}: AccessDenied" in caplog.text
+
+
+def test_one_bad_object_of_a_notification_does_not_keep_the_others(aws, service, photo):
+    aws.s3.put_object(Bucket=aws.bucket, Key="good", Body=photo)
+    records = [json.loads(body(*place))["Records"][0] for place in [("nowhere", "a"), (aws.bucket, "good")]]
+    with pytest.raises(ExceptionGroup, match="1 of 2 objects") as failed:
+        answer({"Records": records}, service)
+    assert isinstance(failed.value.exceptions[0], ObjectUnavailable)
+    assert status(service, aws, "good") == "captioned"
+
+
+def test_a_direct_invoke_answers_with_the_record(aws, service, chelsea):
+    answered = answer(event("direct-object"), service)
+    assert (answered["status"], answered["image"]) == ("captioned", f"{aws.bucket}/{KEY}")
+    assert json.loads(json.dumps(answered)) == answered
+    assert answer(event("direct-object"), service) == answered
+
+
+def test_a_direct_image_is_captioned_and_nothing_is_stored(aws, service):
+    answered = json.loads(json.dumps(answer(event("direct-image"), service)))
+    assert answered["caption"] == answered["captions"][0]["text"] != ""
+    assert (answered["status"], answered["model"], answered["format"]) == ("captioned", "tiny", "JPEG")
+    assert aws.dynamodb.scan(TableName=aws.table)["Items"] == []
+
+
+def test_a_direct_image_that_is_none_is_rejected_with_its_reason(service):
+    answered = answer({"image": "bm8gcGhvdG8="}, service)
+    assert answered["status"] == "rejected"
+    assert answered["reason"]
+
+
+def test_an_event_that_nobody_answers_is_refused(service):
+    with pytest.raises(UnknownEvent, match="expected an S3 notification, a batch of them from SQS"):
+        answer({"httpMethod": "GET"}, service)
+
+
+def test_the_handler_is_made_from_its_environment_once(aws, chelsea, bundle_folder, monkeypatch):
+    monkeypatch.setenv("TABLE", aws.table)
+    monkeypatch.setenv("WRITE_BACK", "none")
+    monkeypatch.setenv("BUNDLE", str(bundle_folder))
+    app.deployed_service.cache_clear()
+    answered = lambda_handler(event("direct-object"), None)
+    assert (answered["status"], answered["model"]) == ("captioned", "tiny")
+    assert aws.s3.head_object(Bucket=aws.bucket, Key=KEY)["Metadata"] == {}
+    assert app.deployed_service() is app.deployed_service()
+    app.deployed_service.cache_clear()
