@@ -25,7 +25,7 @@ from function.photos import UnreadablePhoto, read_photo, square
 PAD, START, UNKNOWN, END = range(4)  # the first three are never written
 SPECIAL = ["<pad>", "<start>", "<unknown>", "<end>"]
 # What coco-caption drops, and brackets, which its tokeniser writes as -lrb- and a caption should never contain.
-_PUNCTUATION = frozenset("'' ' `` ` . ? ! , : - -- ... ; ( ) [ ] { } \"".split())
+_PUNCTUATION = frozenset(["''", "'", "``", "`", "-", "--", "...", *'".?!,:;()[]{}'])
 _treebank = TreebankWordTokenizer()
 
 
@@ -99,7 +99,7 @@ def encode(captions: list[list[list[str]]], vocabulary: list[str], longest: int,
     out = np.full((len(captions), per_photo, longest + 1), PAD, np.int32)
     for photo, of_photo in enumerate(captions):
         for slot in range(per_photo):
-            words = [index.get(w, UNKNOWN) for w in of_photo[slot % len(of_photo)]][:longest] + [END]
+            words = [*(index.get(w, UNKNOWN) for w in of_photo[slot % len(of_photo)][:longest]), END]
             out[photo, slot, : len(words)] = words
     return out
 

@@ -110,12 +110,17 @@ class Decoder(keras.Model):
         x = self.to_word(self.out_dropout(merged * ops.sigmoid(gate) + h, training=training))
         return ops.matmul(x, ops.transpose(self.words.embeddings)) + self.word_bias
 
-    def step(self, token, keys, values, gates, h, c):
-        """One word. token (B,), contexts and state, first axis B -> log_probs (B, V), attention (B, R), h, c."""
+    def step(self, token, keys, values, gates, h, c, captions=1):
+        """One word of `captions` captions of each photo, photo by photo.
+
+        token (N C,), keys and values (N, R, D), gates (N C, 4 D), h and c (N C, D) -> log_probs (N C, V),
+        attention (N C, R), h, c.
+        """
         h, c = self.cell(self.word_gates(self.words(token)) + gates + self.state_gates(h), c)
-        seen, attention = self.attend(h[:, None], keys, values)
-        log_probs = ops.log_softmax(self.logits(h, seen[:, 0]))
-        return log_probs, ops.mean(attention, axis=1)[:, 0], h, c
+        seen, attention = self.attend(ops.reshape(h, (-1, captions, self.config.units)), keys, values)
+        log_probs = ops.log_softmax(self.logits(h, ops.reshape(seen, (-1, self.config.units))))
+        attention = ops.reshape(ops.mean(attention, axis=1), (-1, keys.shape[1]))
+        return log_probs, attention, h, c
 
     def call(self, grid, tokens, training=False):
         """Teacher forcing. grid (N, R, features), tokens (N, C, T), the targets -> logits (N, C, T, V)."""
@@ -141,14 +146,14 @@ class Decoder(keras.Model):
         Returns:
             int32 (N, max(samples, 1), longest + 1): words, END, PAD.
         """
-        contexts = self.look(grid)
-        contexts = [ops.repeat(x, max(samples, 1), axis=0) for x in contexts]
-        *contexts, h, c = contexts
+        captions = max(samples, 1)
+        keys, values, gates, h, c = self.look(grid)
+        gates, h, c = (ops.repeat(x, captions, axis=0) for x in (gates, h, c))
         token = ops.zeros_like(h[:, 0], dtype="int32") + START
         done = token == END
         out = []
         for _ in range(longest + 1):
-            log_probs, _, h, c = self.step(token, *contexts, h, c)
+            log_probs, _, h, c = self.step(token, keys, values, gates, h, c, captions)
             log_probs = log_probs[:, END:]  # what comes before is never written
             if samples:
                 token = keras.random.categorical(log_probs, 1, dtype="int32", seed=seed)[:, 0] + END
@@ -157,7 +162,7 @@ class Decoder(keras.Model):
             token = ops.where(done, PAD, token)
             done = ops.logical_or(done, token == END)
             out.append(token)
-        return ops.reshape(ops.stack(out, axis=-1), (-1, max(samples, 1), longest + 1))
+        return ops.reshape(ops.stack(out, axis=-1), (-1, captions, longest + 1))
 
     def get_config(self):
         return asdict(self.config)

@@ -1,7 +1,7 @@
 """From a run to a bundle: two ONNX graphs, the words and what the runtime must know.
 
 Weights are rounded to float16 before anything else, so that the graphs, which store them so, and the Keras model they
-are compared with hold the same numbers. Each carries its Keras name: `read_weights` takes them out of a bundle again.
+are compared with hold the same numbers. Each carries its Keras name: `weights.read_bundle` takes them out again.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from convert.data import END, PAD, START, UNKNOWN
 from convert.decoder import Decoder, DecoderConfig
 from convert.encoders import Encoder
 from convert.train import load_best, put_weights
+from convert.weights import onnx_layout
 
 OPSET = 18
 STORED_IN_HALF = 256  # numbers; smaller arrays stay float32
@@ -108,9 +109,7 @@ def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: 
         bundle = {
             "format": 1,
             "name": name,
-            "files": {
-                f: hashlib.sha256((partial / f).read_bytes()).hexdigest() for f in [*graphs, "vocabulary.json"]
-            },
+            "files": {file: sha256(partial / file) for file in [*graphs, "vocabulary.json"]},
             "image": {"width": width, "height": height, "resize": "stretch"},
             "decoder": "step",
             "tokens": {"pad": PAD, "start": START, "end": END, "unknown": UNKNOWN, "never": [PAD, START, UNKNOWN]},
@@ -132,6 +131,11 @@ def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: 
         for file in partial.iterdir():
             shutil.move(file, out / file.name)
     return trained
+
+
+def sha256(path: Path) -> str:
+    """The hash that bundle.json holds of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _graph(function: Callable, signature: list, weights: dict[str, np.ndarray], batch: str) -> onnx.ModelProto:
@@ -158,25 +162,11 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
             value.name = new
 
 
-def _onnx_layout(array: np.ndarray, path: str) -> np.ndarray:
-    """A Keras weight as ONNX lays it out: convolutions are (out, in, h, w)."""
-    if array.ndim != 4:
-        return array
-    return array.transpose(2, 3, 0, 1) if "depthwise" in path else array.transpose(3, 2, 0, 1)
-
-
-def _keras_layout(array: np.ndarray, path: str) -> np.ndarray:
-    """The inverse of `_onnx_layout`."""
-    if array.ndim != 4:
-        return array
-    return array.transpose(2, 3, 0, 1) if "depthwise" in path else array.transpose(2, 3, 1, 0)
-
-
 def _name_weights(graph: onnx.GraphProto, weights: dict[str, np.ndarray]) -> None:
     """Give each initializer that is a weight the weight's name, found by its numbers."""
     names: dict[bytes, list[str]] = {}
     for path, array in weights.items():
-        names.setdefault(_onnx_layout(array, path).tobytes(), []).append(path)
+        names.setdefault(onnx_layout(array, path).tobytes(), []).append(path)
     for initializer in list(graph.initializer):
         found = names.get(numpy_helper.to_array(initializer).tobytes())
         if found:
@@ -208,14 +198,3 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
     nodes = [*whole, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def read_weights(bundle: Path) -> dict[str, np.ndarray]:
-    """The Keras weights that a bundle of this exporter holds, by their names."""
-    weights = {}
-    for file in ("encoder.onnx", "decoder.onnx"):
-        for initializer in onnx.load(bundle / file).graph.initializer:
-            if initializer.name.endswith(("kernel", "bias", "embeddings", "gamma", "beta")):
-                array = numpy_helper.to_array(initializer).astype(np.float32)
-                weights[initializer.name] = _keras_layout(array, initializer.name)
-    return weights

@@ -14,9 +14,10 @@ it stands: weights, their average, optimizer) and `best.npz` (the averaged weigh
 stored by the weights' names, so that a run started on one backend or machine goes on on another.
 """
 
+import hashlib
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import keras
@@ -29,6 +30,7 @@ from convert.cider import CiderD
 from convert.data import END, PAD, UNKNOWN
 from convert.decoder import Decoder, DecoderConfig
 from convert.settings import Settings
+from convert.weights import read_bundle
 
 BATCHES_A_BUCKET = 16  # so many batches are sorted by length together
 AVERAGE_EVERY = 5  # updates: copying the weights out takes as long as a tenth of one
@@ -130,8 +132,13 @@ def photos_at_depth(
             out[start : start + 64] = model.predict_on_batch(flat[start : start + 64])
 
     shape = (*pixels.shape[:2], *model.output_shape[1:])
-    key = {"names": captions.names, "seed": settings.seed}
+    key = {"names": captions.names, "seed": settings.seed, "weights": _digest(model)}
     return data.cached(cache / f"{settings.depth}-{len(pixels)}-{views}.npy", shape, "float16", fill, key)
+
+
+def _digest(model: keras.Model) -> str:
+    """A hash of all weights: features of another encoder are other features."""
+    return hashlib.sha256(b"".join(weight.tobytes() for weight in model.get_weights())).hexdigest()
 
 
 # --- Weights by name ------------------------------------------------------------------------------------------------
@@ -156,10 +163,34 @@ def put_weights(model: keras.Model, weights: dict[str, np.ndarray], partial: boo
             raise ValueError(f"the model has no weight {path}")
 
 
-def load_best(run: Path, prefix: str = "") -> dict[str, np.ndarray]:
-    """The averaged weights of a run's best epoch whose names begin with `prefix`."""
+def load_best(run: Path) -> dict[str, np.ndarray]:
+    """The averaged weights of a run's best epoch."""
     with np.load(run / "best.npz") as best:
-        return {path: best[path] for path in best.files if path.startswith(prefix)}
+        return dict(best)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a stage begins with: a run's best epoch, or a bundle."""
+
+    weights: dict[str, np.ndarray]
+    vocabulary: list[str]
+    decoder: dict  # DecoderConfig's fields
+    steps: list[dict]  # the settings of the stages before
+
+
+def read_start(folder: Path) -> Start:
+    """Read the folder of a run or of a bundle.
+
+    Raises:
+        FileNotFoundError: it is neither.
+    """
+    if (folder / "bundle.json").exists():
+        origin = json.loads((folder / "bundle.json").read_text("utf-8"))["provenance"]
+        vocabulary = json.loads((folder / "vocabulary.json").read_text("utf-8"))
+        return Start(read_bundle(folder), vocabulary, origin["decoder"], origin["steps"])
+    run = json.loads((folder / "run.json").read_text())
+    return Start(load_best(folder), run["vocabulary"], run["decoder"], run["steps"])
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -221,7 +252,7 @@ class Dev:
 
 
 def train(settings: Settings, out: Path, cache: Path, start: Path | None = None, resume: bool = False) -> dict:
-    """Run a stage and return the log line of its best epoch. `start` is a run whose best weights it begins with.
+    """Run a stage and return the log line of its best epoch. `start` is a run or bundle that it begins with.
 
     Raises:
         DataError: the data set cannot be used.
@@ -233,27 +264,31 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
     keras.utils.set_random_seed(settings.seed)
     folder = Path(settings.data)
     captions, dev_captions = data.read_captions(folder, "train"), data.read_captions(folder, "dev")
-    origin = json.loads((start / "run.json").read_text()) if start else None
-    vocabulary = origin["vocabulary"] if origin else data.build_vocabulary(captions, settings.minimum_count)
+    origin = read_start(start) if start else None
+    vocabulary = origin.vocabulary if origin else data.build_vocabulary(captions, settings.minimum_count)
 
     encoder = encoders.build(settings.encoder)
-    if start:
-        put_weights(encoder.model(), load_best(start, settings.encoder))
-    views = 0 if settings.depth == "frozen" and settings.views == 0 else settings.views
-    photos = photos_at_depth(settings, encoder, captions, cache, views)
+    if origin:
+        put_weights(encoder.model(), origin.weights, partial=True)
+    photos = photos_at_depth(settings, encoder, captions, cache, settings.views)
     dev_photos = photos_at_depth(settings, encoder, dev_captions, cache, 0)
     targets = data.encode(captions.tokens, vocabulary, settings.longest)
     lengths = (targets != PAD).sum(axis=-1).max(axis=-1)
 
-    decoder = Decoder(
-        DecoderConfig(len(vocabulary), _features(encoder), settings.units, settings.word_units, dropout=settings.dropout)
-    )
-    decoder.build((None, None, _features(encoder)))
+    features = encoder.tail.output_shape[-1]
+    if origin:
+        config = replace(DecoderConfig(**origin.decoder), dropout=settings.dropout)
+    else:
+        config = DecoderConfig(
+            len(vocabulary), features, settings.units, settings.word_units, dropout=settings.dropout
+        )
+    decoder = Decoder(config)
+    decoder.build((None, None, features))
     vision = {"frozen": None, "tail": encoder.tail, "full": encoder.model()}[settings.depth]
     model = Captioner(vision, decoder, settings.label_smoothing if settings.reward == "words" else 0.0)
     model.built = True
-    if start:
-        put_weights(model, load_best(start, "decoder"))
+    if origin:
+        put_weights(decoder, origin.weights, partial=True)
     steps = len(batches(lengths, settings.photos_a_batch, np.random.default_rng(0)))
     rate = keras.optimizers.schedules.CosineDecay(
         settings.learning_rate * 0.05,
@@ -284,7 +319,7 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
                 "decoder": asdict(decoder.config),
                 "vocabulary": vocabulary,
                 "start": str(start) if start else None,
-                "steps": (origin["steps"] if origin else []) + [asdict(settings)],
+                "steps": (origin.steps if origin else []) + [asdict(settings)],
                 "versions": {"keras": keras.__version__, "backend": keras.backend.backend(), "numpy": np.__version__},
             }
         )
@@ -298,6 +333,7 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
                 variable.assign(saved[f"optimizer/{number}"])
             epoch = int(saved["epoch"])
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()][:epoch]
+        (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         best = max(lines, key=lambda line: line["cider"])
     elif start:
         _save(out / "best.npz", average)
@@ -365,7 +401,3 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
         )
         print(json.dumps(line), flush=True)
     return best
-
-
-def _features(encoder: encoders.Encoder) -> int:
-    return encoder.tail.output_shape[-1]

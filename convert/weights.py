@@ -1,4 +1,4 @@
-"""ImageNet weights from files that other people published, read without running anything in them.
+"""Weights from files: ImageNet's as other people published them, read without running anything in them, and a bundle's.
 
 PyTorch's checkpoints are pickles, and a pickle is a program. `read_torch` knows the four names that a plain state
 dictionary needs and refuses every other, so that reading one can allocate arrays and nothing else.
@@ -13,6 +13,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import numpy_helper
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # opens a checkpoint of the format before PyTorch 1.6
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
@@ -91,3 +93,28 @@ def installed(package: str, pattern: str, version: str) -> Path:
 def read_keras_h5(archive: Path) -> zipfile.ZipExtFile:
     """The weights file inside a `.keras` archive, open for reading."""
     return zipfile.ZipFile(archive).open("model.weights.h5")
+
+
+def onnx_layout(array: np.ndarray, path: str) -> np.ndarray:
+    """A Keras weight as ONNX lays it out: convolutions are (out, in, h, w)."""
+    if array.ndim != 4:
+        return array
+    return array.transpose(2, 3, 0, 1) if "depthwise" in path else array.transpose(3, 2, 0, 1)
+
+
+def _keras_layout(array: np.ndarray, path: str) -> np.ndarray:
+    """The inverse of `onnx_layout`; vectors come flat, whatever axes of one ONNX gave them."""
+    if array.ndim != 4:
+        return array if path.endswith(("kernel", "embeddings")) else array.ravel()
+    return array.transpose(2, 3, 0, 1) if "depthwise" in path else array.transpose(2, 3, 1, 0)
+
+
+def read_bundle(bundle: Path) -> dict[str, np.ndarray]:
+    """The Keras weights that a bundle of `convert export` holds, by their names, as float32."""
+    weights = {}
+    for file in ("encoder.onnx", "decoder.onnx"):
+        for initializer in onnx.load(bundle / file).graph.initializer:
+            if initializer.name.endswith(("kernel", "bias", "embeddings", "gamma", "beta")):
+                array = numpy_helper.to_array(initializer).astype(np.float32)
+                weights[initializer.name] = _keras_layout(array, initializer.name)
+    return weights

@@ -27,7 +27,7 @@ from werkzeug.serving import make_server
 
 from function.app import deployed_service, lambda_handler
 from function.bundles import BundleError
-from function.events import read_message
+from function.events import ObjectName, read_message
 from function.objects import Service
 from function.records import Record
 from infra.template import Stack, create_stack
@@ -88,7 +88,7 @@ def local_aws(port: int = 0) -> Iterator[str]:
     try:
         listening = socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        raise CannotStart(f"port {port} on 127.0.0.1: {error.strerror}") from error
+        raise CannotStart(f"port {port} on 127.0.0.1: {os.strerror(error.errno or 0)}") from error
     with listening:
         port = listening.getsockname()[1]
         server = make_server(
@@ -210,14 +210,14 @@ def _run(photos: Mapping[str, Path], stack: Stack, endpoint: str, once: bool) ->
     screen = Screen(min(40, max(map(len, photos))))
 
     print(
-        f"{len(photos)} photos to s3://{bucket} at {endpoint}, captions by {service.captioner.name}:",
+        f"Uploading to s3://{bucket} at {endpoint}, captions by {service.captioner.name}:",
         flush=True,
     )
     start = time.perf_counter()
     uploaded = [key for key, path in photos.items() if _upload(s3, bucket, key, path, screen)]
     while _deliver(poller, service, screen):
         pass
-    captioned = [key for key in uploaded if _is_captioned(service, bucket, key, screen)]
+    captioned = [key for key in uploaded if is_captioned(service, ObjectName(bucket, key), screen)]
     print(
         f"{len(captioned)} of {len(photos)} photos have captions ({time.perf_counter() - start:.1f} s)",
         flush=True,
@@ -264,16 +264,18 @@ def _deliver(poller: Poller, service: Service, screen: Screen, wait: int = 0) ->
     return bodies is not None
 
 
-def _is_captioned(service: Service, bucket: str, key: str, screen: Screen) -> bool:
+def is_captioned(service: Service, name: ObjectName, screen: Screen) -> bool:
     """Whether a photo ended as it should; says why not, where its own line has not."""
-    record = service.records.read(f"{bucket}/{key}")
+    record = service.records.read(f"{name.bucket}/{name.key}")
     if record is None:
-        screen.line(key, "has no record")
+        screen.line(name.key, "has no record")
     elif record.status == "captioned":
-        held = service.s3.head_object(Bucket=bucket, Key=key)["Metadata"]
+        held = service.s3.head_object(Bucket=name.bucket, Key=name.key)["Metadata"]
         if held.get("caption") and held.get("caption-source") == record.sha256:
             return True
-        screen.line(key, "has no caption in its metadata" + (f": {record.reason}" if record.reason else ""))
+        screen.line(
+            name.key, "has no caption in its metadata" + (f": {record.reason}" if record.reason else "")
+        )
     return False
 
 

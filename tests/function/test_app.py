@@ -7,7 +7,7 @@ from function import app
 from function.app import answer, lambda_handler
 from function.events import UnknownEvent
 from function.objects import ObjectUnavailable
-from tests.conftest import event, refuse
+from tests.local_stack import event, refuse
 
 KEY = "cats/Chelsea at café.jpg"  # of the events in events/
 

@@ -16,7 +16,7 @@ from function.events import (
     read_event,
     read_message,
 )
-from tests.conftest import event
+from tests.local_stack import event
 
 BUCKET = "captions-123456789012-us-east-1"
 CHELSEA = ObjectName(BUCKET, "cats/Chelsea at café.jpg")

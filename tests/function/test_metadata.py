@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from function import metadata
 from function.metadata import NotRewritable, Replaced, labels, says
 from function.records import Overtaken
-from tests.conftest import meanwhile, refuse
+from tests.local_stack import meanwhile, refuse
 
 SHA = "0123456789abcdef" * 4
 

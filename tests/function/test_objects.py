@@ -9,7 +9,7 @@ from function.captioner import Captioner
 from function.events import ObjectName
 from function.objects import ObjectUnavailable, settle
 from function.records import Overtaken
-from tests.conftest import meanwhile, refuse
+from tests.local_stack import meanwhile, refuse
 
 
 @pytest.fixture

@@ -6,18 +6,23 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
 import pytest
 
-from infra.local import CannotStart, find_photos
-from tests.conftest import PHOTOS, ROOT
+from function.events import ObjectName
+from function.objects import settle
+from infra.local import CannotStart, Screen, find_photos, is_captioned
+from tests.local_stack import PHOTOS, ROOT
+
+KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
 
 
 @pytest.fixture
 def command(bundle_folder, tmp_path):
-    """Starts `make run`'s own command as a person's shell would, with an AWS profile that must not be used."""
+    """Starts `make run`'s own command in a person's shell, with an AWS profile that must not be used."""
     (tmp_path / "config").write_text(
         "[profile work]\nregion = eu-west-1\nendpoint_url = http://127.0.0.1:9\n"
     )
@@ -167,7 +172,7 @@ def wait_for_import(process):
 def test_it_goes_on_serving_until_ctrl_c(command):
     process = command(PHOTOS=str(PHOTOS / "rocket.jpg"))
     endpoint = wait_for(process, r"--endpoint-url (http://127\.0\.0\.1:\d+)")[1]
-    s3 = boto3.client("s3", endpoint_url=endpoint)
+    s3 = boto3.client("s3", endpoint_url=endpoint, **KEYS)
     (bucket,) = (each["Name"] for each in s3.list_buckets()["Buckets"])
     s3.put_object(Bucket=bucket, Key="later.jpg", Body=(PHOTOS / "coffee.jpg").read_bytes())
     wait_for(process, r"^  later\.jpg +\S.* ms\)$")
@@ -176,6 +181,32 @@ def test_it_goes_on_serving_until_ctrl_c(command):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "\nstopped\n")
+
+
+def test_a_message_that_fails_is_told_five_times_and_then_rests_with_the_dead_letters(command):
+    process = command(PHOTOS=str(PHOTOS / "rocket.jpg"))
+    endpoint = wait_for(process, r"--endpoint-url (http://127\.0\.0\.1:\d+)")[1]
+    sqs = boto3.client("sqs", endpoint_url=endpoint, **KEYS)
+    queues = {url.rsplit("/", 1)[1]: url for url in sqs.list_queues()["QueueUrls"]}
+    sqs.send_message(QueueUrl=queues["Uploads"], MessageBody="no JSON")
+    for _ in range(5):
+        wait_for(process, r"^  ! message \S+: UnknownEvent: expected an S3 notification")
+    for _ in range(50):
+        if messages := sqs.receive_message(QueueUrl=queues["DeadLetters"]).get("Messages"):
+            break
+        time.sleep(0.1)
+    assert [message["Body"] for message in messages] == ["no JSON"]
+
+
+def test_a_photo_is_done_only_with_its_record_and_its_metadata(aws, service, photo, capsys):
+    name, screen = ObjectName(aws.bucket, "a.jpg"), Screen(width=5)
+    aws.s3.put_object(Bucket=name.bucket, Key=name.key, Body=photo)
+    assert not is_captioned(service, name, screen)
+    settle(name, replace(service, write_back=False))
+    assert not is_captioned(service, name, screen)
+    settle(name, service)
+    assert is_captioned(service, name, screen)
+    assert capsys.readouterr().out == "  a.jpg  has no record\n  a.jpg  has no caption in its metadata\n"
 
 
 def test_photos_may_be_one_path_or_several(tmp_path):
