@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: run caption test lint test-deps lock
+.PHONY: run caption model picture test lint test-deps lock
 
 # The whole way on this machine; PHOTOS=path for your own photos, ONCE=1 to stop after the captions.
 run: .venv/run.stamp
@@ -12,6 +12,27 @@ run: .venv/run.stamp
 caption: .venv/run.stamp
 	@test -n '$(IMAGE)' || { echo 'IMAGE="a.jpg b.png" is missing' >&2; exit 2; }
 	@if [ -e '$(IMAGE)' ]; then .venv/bin/python -m function '$(IMAGE)'; else .venv/bin/python -m function $(IMAGE); fi
+
+# The model that ships, from photos with captions: make model DATA=folder. Cut off, it goes on where it stopped.
+CONVERT = .venv-convert/bin/python -m convert
+TRAIN = $(CONVERT) train --resume --data '$(DATA)'
+model: .venv-convert/run.stamp
+	@test -n '$(DATA)' || { echo "DATA=folder is missing: photos and captions in Flickr8k's format" >&2; exit 2; }
+	$(TRAIN) --out .runs/frozen
+	$(TRAIN) --out .runs/tail --from .runs/frozen --depth tail --epochs 7 --learning-rate 4e-4 --encoder-rate 0.25 \
+		--dropout 0.5
+	$(TRAIN) --out .runs/cider --from .runs/tail --depth tail --reward cider --epochs 9 --patience 1 \
+		--learning-rate 1.5e-4 --encoder-rate 0.2 --dropout 0.1
+	$(TRAIN) --out .runs/settled --from .runs/cider --depth tail --reward cider --epochs 5 --patience 5 \
+		--learning-rate 1e-4 --final-rate 0.02 --encoder-rate 0.2 --dropout 0.4
+	$(CONVERT) results .runs/frozen .runs/tail .runs/cider .runs/settled
+	$(CONVERT) export --model .runs/settled --data '$(DATA)' --out function/bundle --name $(MODEL) --length-exponent 0.7
+	$(CONVERT) evaluate --data '$(DATA)' --keep
+MODEL = flickr8k-lite2-lstm-1
+
+# The picture in the README.
+picture: .venv/run.stamp
+	.venv/bin/python -m infra.picture
 
 test: lint .venv-convert/test.stamp
 	.venv/bin/python -m pytest --ignore tests/convert

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 the bundle differs, 2 the input is at fault."""
     parser = argparse.ArgumentParser("python -m convert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_add_train, _add_export, _add_parity, _add_evaluate):
+    for add in (_add_train, _add_export, _add_parity, _add_evaluate, _add_results):
         add(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
@@ -125,15 +125,33 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--beams", type=int, help="beams (default: what the bundle asks for)")
     parser.add_argument("--photos", type=int, help="only the first so many (default: all)")
     parser.add_argument("--keep", action="store_true", help="note the scores in the bundle's metrics")
+    parser.add_argument("--report", type=Path, metavar="HTML", help="write the worst and median captions, with photos")
 
 
-def _evaluate(bundle: Path, data: Path, split: str, beams: int | None, photos: int | None, keep: bool) -> int:
+def _evaluate(
+    bundle: Path, data: Path, split: str, beams: int | None, photos: int | None, keep: bool, report: Path | None
+) -> int:
     from convert.evaluate import evaluate, keep_metrics, table
+    from convert.report import write
 
     evaluation = evaluate(bundle, data, split, beams, photos)
     print(table(evaluation))
     if keep:
         keep_metrics(bundle, evaluation)
+    if report:
+        write(evaluation, data / "images", report)
+    return 0
+
+
+def _add_results(commands) -> None:
+    parser = _command(commands, "results", _results, "what each stage brought and cost, from the logs of runs")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run's folder")
+
+
+def _results(runs: list[Path]) -> int:
+    from convert.results import table
+
+    print(table(runs))
     return 0
 
 

@@ -51,9 +51,7 @@ class Decoder(keras.Model):
         )
         self.word_dropout = layers.Dropout(config.dropout)
         self.word_gates = layers.Dense(4 * units, use_bias=False, name="word_gates")
-        self.state_gates = layers.Dense(
-            4 * units, use_bias=False, kernel_initializer="orthogonal", name="state_gates"
-        )
+        self.state_gates = layers.Dense(4 * units, use_bias=False, kernel_initializer="orthogonal", name="state_gates")
         self.state_dropout = layers.Dropout(config.dropout)
         self.query = layers.Dense(units, use_bias=False, name="query")
         self.merge = layers.Dense(2 * units, name="merge")

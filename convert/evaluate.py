@@ -16,6 +16,7 @@ from function.photos import read_photo
 class Evaluation:
     """Captions of a split and their scores (x100)."""
 
+    model: str  # its name
     split: str
     beams: int
     names: list[str]
@@ -41,7 +42,8 @@ def evaluate(bundle: Path, folder: Path, split: str, beams: int | None = None, p
         captions += [found[0].text for found in captioner.caption(pixels, beams)]
     scored = scores.score(captions, references)
     cider = scored.pop("cider")
-    return Evaluation(split, beams or captioner.bundle.beams, names, captions, references, scored, cider)
+    beams = beams or captioner.bundle.beams
+    return Evaluation(captioner.name, split, beams, names, captions, references, scored, cider)
 
 
 def table(evaluation: Evaluation) -> str:

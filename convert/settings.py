@@ -21,6 +21,7 @@ class Settings:
     patience: int = 3
     photos_a_batch: int = 20
     learning_rate: float = 1e-3
+    final_rate: float = 0.4
     encoder_rate: float = 0.1
     weight_decay: float = 0.02
     label_smoothing: float = 0.1
@@ -41,10 +42,11 @@ HELP = {
     "encoder": "EfficientNet-Lite2 (small and fast) or Xception (the original)",
     "depth": "what learns: the decoder, the encoder's last stages too, or everything",
     "reward": "the references' next words, or CIDEr-D of captions drawn from the model",
-    "epochs": "at most so many; the learning rate falls to almost nothing over them",
+    "epochs": "at most so many; the learning rate falls over them",
     "patience": "stop after so many epochs without a better CIDEr on dev",
     "photos_a_batch": "with five captions each",
     "learning_rate": "of the decoder, at its highest",
+    "final_rate": "the learning rate at the end, over its highest",
     "encoder_rate": "the encoder's learning rate over the decoder's",
     "weight_decay": "of the decoder's matrices (AdamW)",
     "label_smoothing": "probability spread over all words",

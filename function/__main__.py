@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from function.bundles import BundleError
 from function.captioner import Captioner, load_captioner
+from function.explain import draw, panel_size
 from function.photos import UnreadablePhoto, read_photo
 
 PROGRAM = "python -m function"
@@ -18,7 +20,7 @@ EPILOG = """\
 {"path": "a.jpg", "caption": "a dog runs", "captions": [{"text": ..., "log_probability": ...}, ...],
  "model": ..., "milliseconds": ...} is what an image gives, best caption first; one that cannot be
 captioned gives {"path": ..., "error": ...}, and the rest goes on. Exit status: 0 if every image has
-its caption, 1 if some have not, 2 if there is no usable model.
+its caption, 1 if some have not, 2 if there is no usable model or --explain could not draw.
 """
 
 
@@ -37,36 +39,63 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="FOLDER",
         help="the model (default: $BUNDLE, or else the one that ships)",
     )
+    parser.add_argument("--sentence", action="store_true", help="a capital first and a full stop last")
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="PICTURE",
+        help="draw where the model looked for each word of the best caption; for one file",
+    )
     options = parser.parse_args(arguments)
+    if options.explain and (len(options.images) > 1 or options.images == ["-"]):
+        parser.error("argument --explain: one image only, and from a file")
     try:
-        captioner = load_captioner(options.bundle)
+        captioner = load_captioner(options.bundle, options.sentence)
     except BundleError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     failed = False
     for path in options.images:
-        answer = _caption(path, captioner, options.beams)
+        answer, tokens = _caption(path, captioner, options.beams)
         failed |= "error" in answer
         print(json.dumps({"path": path, **answer}), flush=True)
+    if options.explain and not failed:
+        return _explain(path, captioner, tokens, options.explain)
     return 1 if failed else 0
 
 
-def _caption(path: str, captioner: Captioner, beams: int | None) -> dict[str, object]:
+def _caption(path: str, captioner: Captioner, beams: int | None) -> tuple[dict[str, object], Sequence[int]]:
+    """The answer for an image, and the tokens of its best caption."""
     began = time.perf_counter()
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         photo = read_photo(data, captioner.image_size)
     except OSError as error:
-        return {"error": error.strerror}
+        return {"error": error.strerror}, ()
     except UnreadablePhoto as error:
-        return {"error": str(error)}
+        return {"error": str(error)}, ()
     captions = captioner.caption(photo.pixels[None], beams)[0]
-    return {
+    answer = {
         "caption": captions[0].text,
         "captions": [{"text": c.text, "log_probability": c.log_probability} for c in captions],
         "model": captioner.name,
         "milliseconds": round(1000 * (time.perf_counter() - began)),
     }
+    return answer, captions[0].tokens
+
+
+def _explain(path: str, captioner: Captioner, tokens: Sequence[int], picture: Path) -> int:
+    """Draw where the model looked in a photo as it said `tokens`; return the exit status."""
+    try:
+        data = Path(path).read_bytes()
+        photo = read_photo(data, captioner.image_size)
+        attention = captioner.attention(photo.pixels, tokens)
+        panel = read_photo(data, panel_size(photo.width, photo.height))
+        draw(panel.pixels, captioner.words(tokens), attention).save(picture)
+    except (BundleError, OSError, ValueError) as error:  # ValueError: the file's name says no format
+        print(f"{PROGRAM}: {picture}: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _at_least_one(text: str) -> int:

@@ -34,7 +34,10 @@ SETTINGS = {
     "decoding.beams": int,
     "decoding.length_exponent": float,
     "sentence.glue": [str],
+    "sentence.never_last": [str],
 }
+# What a setting is where bundle.json leaves it out; it may not leave out any other.
+DEFAULTS: dict[str, Any] = {"sentence.glue": [], "sentence.never_last": []}
 
 
 class BundleError(Exception):
@@ -56,6 +59,7 @@ class Bundle:
     beams: int
     length_exponent: float
     glue: frozenset[str]  # words written without a space before them
+    never_last: frozenset[str]  # words that end no sentence
     encoder: ort.InferenceSession
     decoder: ort.InferenceSession
     contexts: list[str]  # what the encoder says once and the decoder reads at each step
@@ -97,6 +101,7 @@ def load_bundle(folder: Path, threads: int | None = None) -> Bundle:
         beams=settings["decoding.beams"],
         length_exponent=settings["decoding.length_exponent"],
         glue=frozenset(settings["sentence.glue"]),
+        never_last=frozenset(settings["sentence.never_last"]),
         encoder=encoder,
         decoder=decoder,
         contexts=[name for name in encoded if name.startswith("context_")],
@@ -128,11 +133,7 @@ def _settings(data: bytes) -> dict[str, Any]:
     document = json.loads(data)
     flat = {}
     for path, kind in SETTINGS.items():
-        value = document
-        for key in path.split("."):
-            if not isinstance(value, dict) or key not in value:
-                raise ValueError(f"{path} is missing")
-            value = value[key]
+        value = _setting(document, path)
         if not _is(value, kind):
             raise ValueError(f"{path} is {json.dumps(value)}, expected {_kind(kind)}")
         flat[path] = value
@@ -143,6 +144,16 @@ def _settings(data: bytes) -> dict[str, Any]:
         if not flat[path] >= least:
             raise ValueError(f"{path} is {flat[path]}, expected at least {least}")
     return flat
+
+
+def _setting(value: Any, path: str) -> Any:
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            if path in DEFAULTS:
+                return DEFAULTS[path]
+            raise ValueError(f"{path} is missing")
+        value = value[key]
+    return value
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -217,6 +228,8 @@ def _check_decoder(bundle: Bundle) -> None:
     _check(outputs["log_probs"], "tensor(float)", ["B", len(bundle.vocabulary)])
     for state in bundle.states:
         _check(outputs[f"next_{state}"], *encoded[state])
+    if "attention" in outputs:
+        _check(outputs["attention"], "tensor(float)", ["B", "regions"])
 
 
 def _check_inputs(session: ort.InferenceSession, expected: dict[str, tuple[str, list[Any]]]) -> None:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from function.bundles import Bundle, load_bundle
+from function.bundles import Bundle, BundleError, load_bundle
+from function.sentences import flawed, sentence
 
-# step(prefixes, parents) -> log-probabilities of the next token, (B, V)
+# step(prefixes, parents) -> log-probabilities of the next token, (B, V), or whatever else it was made to ask for
 #   prefixes  int64 (B, L)  the tokens of each beam so far, the start token first; L grows by one at each step
 #   parents   int64 (B,)    the row that each beam had at the step before
 Step = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
@@ -40,17 +41,22 @@ class Caption:
 
 
 class Captioner:
-    """A bundle at work. Make it once: it holds the two onnxruntime sessions."""
+    """A bundle at work. Make it once: it holds the two onnxruntime sessions.
 
-    def __init__(self, bundle: Bundle) -> None:
+    With `sentence_case` a text is "A dog runs.", else "a dog runs", which is what scores are made of.
+    """
+
+    def __init__(self, bundle: Bundle, sentence_case: bool = False) -> None:
         self.bundle = bundle
+        self.sentence_case = sentence_case
         self.name = bundle.name
         self.image_size = bundle.image_size  # (width, height) in pixels
 
     def caption(self, pixels: NDArray[np.uint8], beams: int | None = None) -> list[list[Caption]]:
         """Caption photos, uint8 (N, H, W, 3) RGB of `image_size`: at most `beams` for each, the best first.
 
-        `beams` is the bundle's own number unless given. Raises ValueError for fewer than one.
+        Flawed captions (function.sentences.flawed) come after all others. `beams` is the bundle's own number
+        unless given. Raises ValueError for fewer than one.
         """
         bundle = self.bundle
         beams = bundle.beams if beams is None else beams
@@ -58,11 +64,10 @@ class Captioner:
             raise ValueError(f"beams is {beams}, expected at least 1")
         if not len(pixels):
             return []
-        names = bundle.contexts + bundle.states
-        encoded = dict(zip(names, bundle.encoder.run(names, {"image": pixels}), strict=True))
+        encoded = self._encode(pixels)
         beamed = {name: np.repeat(value, beams, axis=0) for name, value in encoded.items()}  # (N*K, ...)
         found = beam_search(
-            self._prefix_step(beamed) if bundle.prefix else self._state_step(beamed),
+            self._step(beamed, "log_probs"),
             photos=len(pixels),
             beams=beams,
             start=bundle.start,
@@ -70,25 +75,59 @@ class Captioner:
             never=bundle.never,
             longest=bundle.longest_caption,
             length_exponent=bundle.length_exponent,
+            flawed=lambda tokens: flawed(self.words(tokens), bundle.never_last),
         )
         return [[self._written(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
 
-    def _state_step(self, beamed: dict[str, NDArray[np.generic]]) -> Step:
+    def attention(self, pixels: NDArray[np.uint8], tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Where the decoder looks in a photo, uint8 (H, W, 3), as it says each token: (words, rows, columns).
+
+        A word's weights sum to 1 over a grid that lies over the photo. A bundle has them as a row of regions,
+        which are taken for a square grid, its rows one after another. Raises BundleError where the decoder has
+        no `attention`, or regions that make no square, and ValueError where there are no tokens.
+        """
+        if "attention" not in (tensor.name for tensor in self.bundle.decoder.get_outputs()):
+            raise BundleError(f"the model {self.name} cannot show where it looks: its decoder has no attention")
+        if not tokens:
+            raise ValueError("a caption without words looks nowhere")
+        said = np.array([[self.bundle.start, *tokens]])
+        step = self._step(self._encode(pixels[None]), "attention")
+        same = np.zeros(1, dtype=np.int64)  # one beam, its own parent
+        weights = np.concatenate([step(said[:, :length], same) for length in range(1, said.shape[1])])
+        side = math.isqrt(weights.shape[1])
+        if side**2 != weights.shape[1]:
+            raise BundleError(f"the model {self.name} looks at {weights.shape[1]} regions, which is no square grid")
+        return weights.reshape(-1, side, side)
+
+    def words(self, tokens: Sequence[int]) -> list[str]:
+        """The vocabulary's words for tokens."""
+        return [self.bundle.vocabulary[token] for token in tokens]
+
+    def _encode(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        """The contexts and first states of photos, (N, H, W, 3)."""
+        names = self.bundle.contexts + self.bundle.states
+        return dict(zip(names, self.bundle.encoder.run(names, {"image": pixels}), strict=True))
+
+    def _step(self, encoded: dict[str, NDArray[np.generic]], output: str) -> Step:
+        """A step of the decoder that answers with one of its outputs."""
+        return (self._prefix_step if self.bundle.prefix else self._state_step)(encoded, output)
+
+    def _state_step(self, encoded: dict[str, NDArray[np.generic]], output: str) -> Step:
         """A step of a decoder that reads the last token and its states."""
         bundle = self.bundle
-        feeds = dict(beamed)
-        outputs = ["log_probs", *(f"next_{name}" for name in bundle.states)]
+        feeds = dict(encoded)
+        outputs = [output, *(f"next_{name}" for name in bundle.states)]
 
         def step(prefixes: NDArray[np.int64], parents: NDArray[np.int64]) -> NDArray[np.float32]:
             feeds["token"] = prefixes[:, -1]
             feeds.update({name: feeds[name][parents] for name in bundle.states})
-            log_probs, *states = bundle.decoder.run(outputs, feeds)
+            answer, *states = bundle.decoder.run(outputs, feeds)
             feeds.update(zip(bundle.states, states, strict=True))
-            return log_probs  # type: ignore[no-any-return]
+            return answer  # type: ignore[no-any-return]
 
         return step
 
-    def _prefix_step(self, beamed: dict[str, NDArray[np.generic]]) -> Step:
+    def _prefix_step(self, encoded: dict[str, NDArray[np.generic]], output: str) -> Step:
         """A step of a decoder that reads the whole caption so far, left-padded where its width is fixed."""
         bundle = self.bundle
         (width,) = (tensor.shape[1] for tensor in bundle.decoder.get_inputs() if tensor.name == "tokens")
@@ -96,28 +135,22 @@ class Captioner:
         def step(prefixes: NDArray[np.int64], parents: NDArray[np.int64]) -> NDArray[np.float32]:
             missing = width - prefixes.shape[1] if isinstance(width, int) else 0
             tokens = np.pad(prefixes, ((0, 0), (missing, 0)), constant_values=bundle.pad)
-            return bundle.decoder.run(["log_probs"], {**beamed, "tokens": tokens})[0]  # type: ignore[no-any-return]
+            return bundle.decoder.run([output], {**encoded, "tokens": tokens})[0]  # type: ignore[no-any-return]
 
         return step
 
     def _written(self, hypothesis: Hypothesis) -> Caption:
-        words = [self.bundle.vocabulary[token] for token in hypothesis.tokens]
-        return Caption(sentence(words, self.bundle.glue), hypothesis.log_probability, hypothesis.tokens)
+        text = sentence(self.words(hypothesis.tokens), self.bundle.glue, self.sentence_case)
+        return Caption(text, hypothesis.log_probability, hypothesis.tokens)
 
 
-def load_captioner(folder: Path | None = None) -> Captioner:
+def load_captioner(folder: Path | None = None, sentence_case: bool = False) -> Captioner:
     """The captioner of a bundle's folder: by default $BUNDLE, or else the bundle beside this file.
 
     Raises function.bundles.BundleError.
     """
-    return Captioner(
-        load_bundle(folder or Path(os.environ.get("BUNDLE") or Path(__file__).with_name("bundle")))
-    )
-
-
-def sentence(words: Iterable[str], glue: frozenset[str]) -> str:
-    """Join words with spaces, those in `glue` without: "a dog 's ball" is "a dog's ball"."""
-    return "".join(word if word in glue else f" {word}" for word in words).lstrip()
+    folder = folder or Path(os.environ.get("BUNDLE") or Path(__file__).with_name("bundle"))
+    return Captioner(load_bundle(folder), sentence_case)
 
 
 def beam_search(
@@ -130,15 +163,17 @@ def beam_search(
     never: Sequence[int],
     longest: int,
     length_exponent: float,
+    flawed: Callable[[Sequence[int]], bool],
 ) -> list[list[Hypothesis]]:
     """Search for the likeliest captions of N = `photos` photos at once; row n * K + k is beam k of photo n.
 
     Each step ranks all continuations of a photo's live beams by their sums of log-probabilities, ties to the
     lower beam * V + token, and keeps the K = `beams` best. Those that end are finished, the others live on:
     one beam is greedy search. A caption has at most `longest` tokens, the end token not counted. The answer
-    is the K best finished ones by sum / length ** `length_exponent`, the end token counted, ties to the one
-    that ended earlier (Wu et al. 2016, arXiv:1609.08144, section 7, though by plain length). A photo of which
-    no beam ended gets the best unfinished one. Raises FloatingPointError where `step` answers NaN.
+    is the K best finished ones, those whose tokens are `flawed` after all that are not, and within each by
+    sum / length ** `length_exponent`, the end token counted, ties to the one that ended earlier (Wu et al.
+    2016, arXiv:1609.08144, section 7, though by plain length). A photo of which no beam ended gets the best
+    unfinished one. Raises FloatingPointError where `step` answers NaN.
     """
     rows = np.arange(photos * beams)
     prefixes = np.full((photos * beams, 1), start, dtype=np.int64)
@@ -146,6 +181,7 @@ def beam_search(
     sums = np.full((photos, beams), -np.inf)  # of log-probabilities; -inf: a dead beam
     sums[:, 0] = 0.0  # at first all beams are equal, so one lives
     finished: list[list[Hypothesis]] = [[] for _ in range(photos)]
+    sound: list[list[float]] = [[] for _ in range(photos)]  # scores of the finished that are not flawed
     unfinished = [Hypothesis((), 0.0)] * photos
 
     def score(done: Hypothesis) -> float:
@@ -166,15 +202,18 @@ def beam_search(
         ended = (token == end) & (sums > -np.inf)
         for photo, k in np.argwhere(ended):
             words = prefixes[photo * beams + k, 1:-1].tolist()
-            finished[photo].append(Hypothesis(tuple(words), float(sums[photo, k])))
+            done = Hypothesis(tuple(words), float(sums[photo, k]))
+            finished[photo].append(done)
+            if not flawed(done.tokens):
+                sound[photo].append(score(done))
         if length > longest:
             break
         sums[ended] = -np.inf
         for photo, (k, top) in enumerate(zip(sums.argmax(axis=1), sums.max(axis=1), strict=True)):
-            if len(finished[photo]) >= beams:
+            if len(sound[photo]) >= beams:
                 # A sum only falls and a score is best at full length: no live beam can do better than this.
                 bound = top / math.pow(longest + 1, length_exponent)
-                if bound <= sorted(map(score, finished[photo]))[-beams]:
+                if bound <= sorted(sound[photo])[-beams]:
                     sums[photo] = -np.inf
             elif not finished[photo] and top > -np.inf:
                 words = prefixes[photo * beams + k, 1:].tolist()
@@ -182,8 +221,8 @@ def beam_search(
         if not (sums > -np.inf).any():
             break
     return [
-        sorted(done, key=score, reverse=True)[:beams] or [best]
-        for done, best in zip(finished, unfinished, strict=True)
+        sorted(all_ended, key=lambda done: (flawed(done.tokens), -score(done)))[:beams] or [best]
+        for all_ended, best in zip(finished, unfinished, strict=True)
     ]
 
 

@@ -1,7 +1,7 @@
 """A bundle of a few kilobytes that keeps the whole contract, with random weights: what tests caption with.
 
 encoder   image -> context_colour (N, 3), the mean colour, and state_h (N, HIDDEN)
-decoder   step:   token, context_colour, state_h -> log_probs, next_state_h
+decoder   step:   token, context_colour, state_h -> log_probs, next_state_h, attention
           prefix: tokens, context_colour -> log_probs
 """
 
@@ -94,8 +94,8 @@ def encoder(seed: int = 0) -> onnx.ModelProto:
     )
 
 
-def step_decoder(seed: int = 0) -> onnx.ModelProto:
-    """token, context_colour, state_h -> log_probs, next_state_h, and an `attention` that is ignored."""
+def step_decoder(seed: int = 0, regions: int = 4) -> onnx.ModelProto:
+    """token, context_colour, state_h -> log_probs, next_state_h, attention."""
     return _model(
         [
             helper.make_node("Gather", ["embedding", "token"], ["embedded"]),
@@ -105,7 +105,8 @@ def step_decoder(seed: int = 0) -> onnx.ModelProto:
             helper.make_node("Gather", ["ending", "token"], ["towards_the_end"]),
             helper.make_node("Gemm", ["next_state_h", "output", "towards_the_end"], ["logits"]),
             helper.make_node("LogSoftmax", ["logits"], ["log_probs"], axis=1),
-            helper.make_node("Softmax", ["context_colour"], ["attention"], axis=1),
+            helper.make_node("Gemm", ["next_state_h", "look"], ["relevance"]),
+            helper.make_node("Softmax", ["relevance"], ["attention"], axis=1),
         ],
         inputs=[
             ("token", TensorProto.INT64, ["B"]),
@@ -115,12 +116,13 @@ def step_decoder(seed: int = 0) -> onnx.ModelProto:
         outputs=[
             ("log_probs", TensorProto.FLOAT, ["B", len(VOCABULARY)]),
             ("next_state_h", TensorProto.FLOAT, ["B", HIDDEN]),
-            ("attention", TensorProto.FLOAT, ["B", 3]),
+            ("attention", TensorProto.FLOAT, ["B", regions]),
         ],
         weights={
             "embedding": _random(seed + 1, len(VOCABULARY), 4),
             "recurrent": _random(seed + 2, 4 + 3 + HIDDEN, HIDDEN),
             "output": _random(seed + 3, HIDDEN, len(VOCABULARY)) / 2,
+            "look": _random(seed + 4, HIDDEN, regions),
             "ending": _ending(),
         },
     )

@@ -9,6 +9,7 @@ from conftest import TINY
 
 from convert import train as training
 from convert.data import PAD
+from convert.results import table
 from convert.settings import CHOICES, HELP, Settings
 from convert.train import batches, load_best, train
 
@@ -74,7 +75,9 @@ def test_the_encoder_learns_where_it_should(run, cache, tmp_path, depth):
 def test_captions_drawn_from_the_model_are_rewarded(run, cache, tmp_path):
     settings = replace(settings_of(run), reward="cider", epochs=2, learning_rate=1e-3)
     train(settings, tmp_path / "cider", cache, start=run)
-    assert [line["reward"] > 0 for line in log(tmp_path / "cider")] == [True, True]
+    start, *lines = log(tmp_path / "cider")
+    assert start["cider"] == pytest.approx(max(line["cider"] for line in log(run)))
+    assert [line["reward"] > 0 for line in lines] == [True, True]
 
 
 def test_batches_hold_each_photo_once_and_like_lengths_together():
@@ -98,3 +101,10 @@ def test_every_setting_is_described():
     assert HELP.keys() == Settings.__dataclass_fields__.keys()
     assert CHOICES.keys() <= HELP.keys()
     assert TINY.keys() <= HELP.keys()
+
+
+def test_results_are_read_from_the_logs(run):
+    head, _, line = table([run]).splitlines()
+    best = max(entry["cider"] for entry in log(run))
+    assert head.count("|") == line.count("|")
+    assert f"| frozen | the decoder | the references' words | {best:.1f} |" in line

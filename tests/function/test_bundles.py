@@ -51,6 +51,17 @@ def test_uses_the_threads_it_is_told_and_none_of_them_spins(tmp_path: Path) -> N
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
+def test_sentence_settings_may_be_absent(tmp_path: Path) -> None:
+    edit(make_tiny_bundle(tmp_path), lambda document: document.pop("sentence"))
+    bundle = load_bundle(tmp_path)
+    assert (bundle.glue, bundle.never_last) == (frozenset(), frozenset())
+
+
+def test_reads_the_words_that_end_no_sentence(tmp_path: Path) -> None:
+    bundle = load_bundle(make_tiny_bundle(tmp_path, sentence={"glue": ["'s"], "never_last": ["a", "on"]}))
+    assert (bundle.glue, bundle.never_last) == ({"'s"}, {"a", "on"})
+
+
 # -- files
 
 
@@ -125,6 +136,7 @@ def edit(folder: Path, change: Any) -> None:
             "decoding.length_exponent is -1, expected at least 0",
         ),
         ({"sentence": {"glue": ["'s", 1]}}, 'sentence.glue is ["\'s", 1], expected a list of str'),
+        ({"sentence": {"never_last": "a"}}, 'sentence.never_last is "a", expected a list of str'),
         (
             {"tokens": {"pad": 0, "start": 1, "end": 12, "never": []}},
             "token 12 is outside the vocabulary of 12",
@@ -211,6 +223,17 @@ def test_refuses_a_token_of_another_type(tmp_path: Path) -> None:
     narrow.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT32
     write_bundle(tmp_path, encoder(), narrow)
     assert refusal(tmp_path) == "decoder.onnx: token is tensor(int32) (B), expected tensor(int64) (B)"
+
+
+def test_refuses_attention_that_is_no_row_of_regions(tmp_path: Path) -> None:
+    decoder = step_decoder()
+    decoder.graph.output[2].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    decoder.graph.node.append(onnx.helper.make_node("Cast", ["weights"], ["attention"], to=onnx.TensorProto.DOUBLE))
+    decoder.graph.node[-2].output[:] = ["weights"]
+    write_bundle(tmp_path, encoder(), decoder)
+    assert refusal(tmp_path) == (
+        "decoder.onnx: attention is tensor(double) (B, 4), expected tensor(float) (B, regions)"
+    )
 
 
 def test_refuses_a_prefix_decoder_with_states(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from function.captioner import Captioner, Hypothesis, Step, beam_search, load_captioner, sentence
+from function.bundles import BundleError
+from function.captioner import Captioner, Hypothesis, Step, beam_search, load_captioner
+from function.sentences import flawed
 from tests.tiny_bundle import (
     END,
     PAD,
@@ -20,21 +22,35 @@ from tests.tiny_bundle import (
     START,
     UNKNOWN,
     VOCABULARY,
+    encoder,
     make_tiny_bundle,
     prefix_decoder,
     prefix_encoder,
+    step_decoder,
     write_bundle,
 )
 
 Tokens = tuple[int, ...]
 Model = Callable[[Tokens], list[float]]  # the tokens so far -> the log-probability of each next token
+Flawed = Callable[[Sequence[int]], bool]
+
+
+def sound(tokens: Sequence[int]) -> bool:
+    """No caption is flawed."""
+    return False
 
 
 # -- two searches that are obviously right
 
 
 def search_slowly(
-    model: Model, beams: int, end: int, never: Sequence[int], longest: int, length_exponent: float
+    model: Model,
+    beams: int,
+    end: int,
+    never: Sequence[int],
+    longest: int,
+    length_exponent: float,
+    flawed: Flawed = sound,
 ) -> list[Hypothesis]:
     """Beam search as its docstring tells it, one photo, lists only, to the longest caption every time."""
     live: list[tuple[Tokens, float]] = [((), 0.0)]
@@ -52,7 +68,8 @@ def search_slowly(
         live = [(tokens, total) for tokens, total in kept if tokens[-1] != end and len(tokens) <= longest]
         if live:
             unfinished = Hypothesis(*live[0])
-    return best_first(finished, length_exponent)[:beams] or [unfinished]
+    ranked = sorted(best_first(finished, length_exponent), key=lambda h: flawed(h.tokens))
+    return ranked[:beams] or [unfinished]
 
 
 def search_everything(
@@ -104,9 +121,8 @@ def step_of(models: Sequence[Model], beams: int, start: int) -> Step:
 
 
 def search(models: Sequence[Model], beams: int, **rules: object) -> list[list[Hypothesis]]:
-    return beam_search(
-        step_of(models, beams, start=1), photos=len(models), beams=beams, start=1, **{"never": [], **rules}
-    )
+    rules = {"never": [], "flawed": sound, **rules}
+    return beam_search(step_of(models, beams, start=1), photos=len(models), beams=beams, start=1, **rules)
 
 
 TIES = (-0.5, -1.0)
@@ -123,6 +139,7 @@ DEAD_ENDS = (-0.5, -1.0, -2.0, -np.inf, -np.inf)
     beams=st.integers(1, 9),
     longest=st.integers(1, 6),
     length_exponent=st.sampled_from([0.0, 0.5, 0.7, 1.0, 2.0]),
+    flawed=st.sampled_from([sound, lambda tokens: sum(tokens) % 2 == 1, lambda tokens: len(tokens) != 3, bool]),
     data=st.data(),
 )
 def test_finds_what_the_plain_search_finds(
@@ -133,13 +150,14 @@ def test_finds_what_the_plain_search_finds(
     beams: int,
     longest: int,
     length_exponent: float,
+    flawed: Flawed,
     data: st.DataObject,
 ) -> None:
     end = data.draw(st.integers(0, vocabulary - 1))
     never = data.draw(st.lists(st.sampled_from([t for t in range(vocabulary) if t != end])))
     models = [toy(seed + photo, vocabulary, values) for photo in range(photos)]
-    together = search(models, beams, end=end, never=never, longest=longest, length_exponent=length_exponent)
-    assert together == [search_slowly(model, beams, end, never, longest, length_exponent) for model in models]
+    rules = {"end": end, "never": never, "longest": longest, "length_exponent": length_exponent, "flawed": flawed}
+    assert search(models, beams, **rules) == [search_slowly(model, beams, **rules) for model in models]
 
 
 @settings(deadline=None, max_examples=60)
@@ -215,30 +233,39 @@ def test_stops_as_soon_as_nothing_better_can_come() -> None:
         steps.append(prefixes.shape)
         return np.full((len(prefixes), 3), [-0.01, -5.0, -6.0])
 
-    beam_search(step, photos=2, beams=2, start=1, end=0, never=[], longest=50, length_exponent=0.0)
+    rules = {"start": 1, "end": 0, "never": [], "longest": 50, "length_exponent": 0.0}
+    beam_search(step, photos=2, beams=2, flawed=sound, **rules)
     assert len(steps) == 2
+
+
+def test_a_flawed_caption_comes_after_all_that_are_not() -> None:
+    rules = {"end": 0, "longest": 3, "length_exponent": 1.0}
+    model = always(-1.0, -9.0, -2.0)
+    (plain,) = search([model], 3, **rules)
+    (clean,) = search([model], 3, flawed=lambda tokens: not tokens, **rules)
+    assert plain[0].tokens == ()
+    assert [h.tokens for h in clean] == [(2,), (2, 2), (2, 2, 2)]
+    (one_left,) = search([model], 3, flawed=lambda tokens: len(tokens) != 2, **rules)
+    assert [h.tokens for h in one_left] == [(2, 2), (), (2,)]
+
+
+def test_the_search_goes_on_until_one_is_found_that_is_not_flawed() -> None:
+    rules = {"end": 0, "longest": 9, "length_exponent": 0.0}
+    (plain,) = search([always(-0.1, -9.0, -3.0)], 1, **rules)
+    (clean,) = search([always(-0.1, -9.0, -3.0)], 2, flawed=lambda tokens: len(tokens) < 5, **rules)
+    assert plain[0].tokens == ()
+    assert clean[0].tokens == (2, 2, 2, 2, 2)
+
+
+def test_if_all_are_flawed_the_best_stays_the_best() -> None:
+    model = toy(5, 6, LIVELY)
+    rules = {"end": 0, "longest": 4, "length_exponent": 1.0}
+    assert search([model], 3, flawed=lambda tokens: True, **rules)[0] == search_slowly(model, 3, never=[], **rules)
 
 
 def test_an_answer_that_is_no_number_is_an_error_and_no_caption() -> None:
     with pytest.raises(FloatingPointError, match="not numbers"):
         search([always(np.nan, -1.0)], 2, end=0, longest=4, length_exponent=1.0)
-
-
-# -- sentences
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (["a", "dog", "runs"], "a dog runs"),
-        (["a", "dog", "'s", "ball"], "a dog's ball"),
-        (["they", "do", "n't", "run"], "they don't run"),
-        (["'s"], "'s"),
-        ([], ""),
-    ],
-)
-def test_words_are_joined_by_the_bundle_s_rules(words: list[str], text: str) -> None:
-    assert sentence(words, frozenset({"'s", "n't"})) == text
 
 
 # -- the captioner
@@ -287,7 +314,10 @@ def test_captions_are_what_the_plain_search_finds_by_hand(captioner: Captioner) 
         def model(tokens: Tokens, photo: np.ndarray = photo) -> list[float]:
             return by_hand(captioner, photo, [START, *tokens])
 
-        plain = search_slowly(model, 4, *rules)
+        def bad(tokens: Sequence[int]) -> bool:
+            return flawed([VOCABULARY[token] for token in tokens], bundle.never_last)
+
+        plain = search_slowly(model, 4, *rules, flawed=bad)
         assert [caption.tokens for caption in captions] == [hypothesis.tokens for hypothesis in plain]
         assert [caption.log_probability for caption in captions] == pytest.approx(
             [hypothesis.log_probability for hypothesis in plain], abs=1e-5
@@ -302,8 +332,11 @@ def test_several_photos_at_once_get_the_captions_of_each_alone(captioner: Captio
 
 def test_captions_come_best_first_and_no_more_than_beams(captioner: Captioner) -> None:
     for captions in captioner.caption(photos(6), beams=5):
-        scores = [caption.log_probability / (len(caption.tokens) + 1) for caption in captions]
-        assert scores == sorted(scores, reverse=True)
+        ranks = [
+            (flawed(captioner.words(c.tokens), frozenset()), -c.log_probability / (len(c.tokens) + 1))
+            for c in captions
+        ]
+        assert ranks == sorted(ranks)
         assert 1 <= len(captions) <= 5
 
 
@@ -317,6 +350,26 @@ def test_the_text_is_the_tokens_words(captioner: Captioner) -> None:
         for caption in captions:
             words = [VOCABULARY[token] for token in caption.tokens]
             assert caption.text == " ".join(words).replace(" 's", "'s")
+
+
+def test_a_sentence_has_a_capital_and_a_full_stop_where_they_are_asked_for(captioner: Captioner) -> None:
+    for plain, written in zip(
+        captioner.caption(photos(3)), Captioner(captioner.bundle, sentence_case=True).caption(photos(3)), strict=True
+    ):
+        assert [c.text for c in written] == [f"{c.text[0].upper()}{c.text[1:]}." for c in plain]
+        assert [c.tokens for c in written] == [c.tokens for c in plain]
+
+
+def test_captions_that_end_in_a_word_which_ends_none_come_last(tmp_path: Path) -> None:
+    plain = load_captioner(make_tiny_bundle(tmp_path / "plain"))
+    better = 0
+    for photo in photos(6):
+        last = plain.caption(photo[None])[0][0].text.split()[-1]
+        strict = load_captioner(make_tiny_bundle(tmp_path / last, sentence={"never_last": [last]}))
+        dangling = [caption.text.split()[-1] == last for caption in strict.caption(photo[None], beams=5)[0]]
+        assert dangling == sorted(dangling)
+        better += not dangling[0]
+    assert better
 
 
 def test_no_photos_no_captions(captioner: Captioner) -> None:
@@ -343,3 +396,37 @@ def test_the_bundle_is_the_one_that_the_environment_names(
 ) -> None:
     monkeypatch.setenv("BUNDLE", str(make_tiny_bundle(tmp_path, name="from the environment")))
     assert load_captioner().name == "from the environment"
+
+
+# -- attention
+
+
+def test_attention_is_what_the_decoder_says_by_hand_as_it_says_the_caption(step_captioner: Captioner) -> None:
+    bundle = step_captioner.bundle
+    (photo,) = photos(1)
+    tokens = step_captioner.caption(photo[None])[0][0].tokens
+    attention = step_captioner.attention(photo, tokens)
+    assert (attention.shape, attention.dtype) == ((len(tokens), 2, 2), np.float32)
+    assert attention.sum(axis=(1, 2)) == pytest.approx(1)
+    names = bundle.contexts + bundle.states
+    feeds = dict(zip(names, bundle.encoder.run(names, {"image": photo[None]}), strict=True))
+    for said, seen in zip([START, *tokens], attention, strict=False):
+        feeds["token"] = np.array([said])
+        regions, feeds["state_h"] = bundle.decoder.run(["attention", "next_state_h"], feeds)
+        assert seen.ravel() == pytest.approx(regions[0])
+
+
+def test_a_model_without_attention_says_so(prefix_captioner: Captioner) -> None:
+    with pytest.raises(BundleError, match="tiny cannot show where it looks: its decoder has no attention"):
+        prefix_captioner.attention(photos(1)[0], [4, 5])
+
+
+def test_regions_that_make_no_square_are_refused(tmp_path: Path) -> None:
+    captioner = load_captioner(write_bundle(tmp_path, encoder(), step_decoder(regions=3)))
+    with pytest.raises(BundleError, match="tiny looks at 3 regions, which is no square grid"):
+        captioner.attention(photos(1)[0], [4, 5])
+
+
+def test_no_words_no_attention(step_captioner: Captioner) -> None:
+    with pytest.raises(ValueError, match="without words"):
+        step_captioner.attention(photos(1)[0], [])

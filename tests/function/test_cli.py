@@ -105,10 +105,53 @@ def test_beams_must_be_a_number_above_zero(photo: Path, beams: str) -> None:
     assert b"Traceback" not in done.stderr
 
 
+def test_sentences_where_they_are_asked_for(bundle: Path, photo: Path) -> None:
+    plain, written = (lines(run("--bundle", bundle, *flags, photo))[0] for flags in ([], ["--sentence"]))
+    assert written["caption"] == f"{plain['caption'][0].upper()}{plain['caption'][1:]}."
+
+
+def test_explain_draws_a_picture_and_prints_the_line_as_usual(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    done = run("--bundle", bundle, photo, "--explain", tmp_path / "out.png")
+    assert (done.returncode, done.stderr) == (0, b"")
+    (answer,) = lines(done)
+    assert answer["captions"] == lines(run("--bundle", bundle, photo))[0]["captions"]
+    with Image.open(tmp_path / "out.png") as picture:
+        assert (picture.format, picture.mode) == ("PNG", "RGB")
+
+
+def test_explain_takes_one_file(photo: Path, tmp_path: Path) -> None:
+    for images in ([photo, photo], ["-"]):
+        done = run(*images, "--explain", tmp_path / "out.png")
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.endswith(b"error: argument --explain: one image only, and from a file\n")
+
+
+def test_a_photo_that_cannot_be_read_is_not_explained(bundle: Path, tmp_path: Path) -> None:
+    done = run("--bundle", bundle, tmp_path / "absent.jpg", "--explain", tmp_path / "out.png")
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_what_cannot_be_drawn_is_one_line_and_status_2(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    blind = make_tiny_bundle(tmp_path / "blind", decoder="prefix")
+    for model, picture, reason in (
+        (blind, "out.png", "has no attention"),
+        (bundle, "out.abc", "unknown file extension"),
+        (bundle, "nowhere/out.png", "No such file"),
+    ):
+        done = run("--bundle", model, photo, "--explain", tmp_path / picture)
+        assert done.returncode == 2
+        assert lines(done)[0]["caption"]
+        assert done.stderr.startswith(f"python -m function: {tmp_path / picture}: ".encode())
+        assert reason.encode() in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
 def test_help_tells_what_comes_out() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for word in (b"--beams", b"--bundle", b"standard input", b"log_probability", b"Exit status"):
+    flags = (b"--beams", b"--bundle", b"--explain", b"--sentence")
+    for word in (*flags, b"standard input", b"log_probability", b"Exit status"):
         assert word in done.stdout
 
 
