@@ -126,7 +126,7 @@ def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: 
             "provenance": {
                 "encoder": encoder.name,
                 "decoder": trained.run["decoder"],
-                "steps": trained.run["steps"],
+                "steps": [step | {"data": Path(step["data"]).name} for step in trained.run["steps"]],
                 "versions": trained.run["versions"]
                 | {package: version(package) for package in ("tensorflow-cpu", "tf2onnx", "onnx")},
             },
