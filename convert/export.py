@@ -17,13 +17,14 @@ import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
+from keras import ops
 from onnx import TensorProto, helper, numpy_helper
 
 from convert import encoders
 from convert.data import END, PAD, START, UNKNOWN
 from convert.decoder import Decoder, DecoderConfig
 from convert.encoders import Encoder
-from convert.train import load_best, put_weights
+from convert.train import load_best, put_weights, weights_of
 from convert.weights import onnx_layout
 
 OPSET = 18
@@ -34,11 +35,10 @@ STATES = ["state_h", "state_c"]
 GLUE = ["'s", "n't", "'re", "'ll", "'d", "'m", "'ve", "'"]
 # Words that end no sentence: each ends fewer than 7 in 1,000 of its uses in Flickr8k's training captions ("on", of
 # onlookers who look on, 21).
-NEVER_LAST = [
-    "a", "an", "the", "and", "or", "but", "is", "are", "has", "his", "their", "its", "with", "of", "in", "on", "at",
-    "for", "from", "to", "into", "onto", "near", "next", "while", "as", "that", "who", "which", "through",
-    "between", "beside", "against", "across", "along", "wearing", "holding",
-]
+NEVER_LAST = (
+    "a an the and or but is are has his their its with of in on at for from to into onto near next while as that "
+    "who which through between beside against across along wearing holding"
+)
 LICENCE = (
     "Trained on Flickr8k (Hodosh, Young and Hockenmaier 2013), which is for non-commercial research and education. "
     "ImageNet weights of the encoder: Apache 2.0."
@@ -70,9 +70,8 @@ def load_run(folder: Path) -> Trained:
     for part in (encoder.trunk, encoder.tail):
         put_weights(part, {k: v for k, v in weights.items() if not k.startswith("decoder")}, partial=True)
     for model in (encoder.trunk, encoder.tail, decoder):
-        for variable in model.variables:
-            if variable.dtype == "float32":
-                variable.assign(np.asarray(variable).astype("float16").astype("float32"))
+        for variable in model.trainable_variables:
+            variable.assign(ops.convert_to_numpy(variable).astype("float16").astype("float32"))
     return Trained(encoder, decoder, run["vocabulary"], run)
 
 
@@ -102,7 +101,7 @@ def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: 
     image = tf.TensorSpec((None, height, width, 3), tf.uint8, "image")
     token = tf.TensorSpec((None,), tf.int64, "token")
     inputs = [tf.TensorSpec((None, *shape), tf.float32, n) for n, shape in shapes.items()]
-    weights = {v.path: np.asarray(v) for m in (vision, decoder) for v in m.trainable_variables}
+    weights = {**weights_of(vision), **weights_of(decoder)}
     graphs = {
         "encoder.onnx": _graph(look, [image], weights, "N"),
         "decoder.onnx": _graph(step, [token, *inputs], weights, "B"),
@@ -122,7 +121,7 @@ def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: 
             "tokens": {"pad": PAD, "start": START, "end": END, "unknown": UNKNOWN, "never": [PAD, START, UNKNOWN]},
             "longest_caption": trained.run["settings"]["longest"],
             "decoding": {"beams": beams, "length_exponent": length_exponent},
-            "sentence": {"glue": GLUE, "never_last": NEVER_LAST},
+            "sentence": {"glue": GLUE, "never_last": NEVER_LAST.split()},
             "provenance": {
                 "encoder": encoder.name,
                 "decoder": trained.run["decoder"],
@@ -183,8 +182,8 @@ def _name_weights(graph: onnx.GraphProto, weights: dict[str, np.ndarray]) -> Non
 def _store_in_half(graph: onnx.GraphProto) -> None:
     """Store large float32 weights once and as float16; onnxruntime folds what makes them whole again as it loads.
 
-        w (float16) -> Cast -> w:float32          and, where another weight is w's transpose (tied words):
-        w:float32 -> Transpose -> the other
+    w (float16) -> Cast -> w:float32          and, where another weight is w's transpose (tied words):
+    w:float32 -> Transpose -> the other
     """
     whole: list[onnx.NodeProto] = []
     stored: dict[bytes, str] = {}
@@ -192,13 +191,16 @@ def _store_in_half(graph: onnx.GraphProto) -> None:
         array, name = numpy_helper.to_array(initializer), initializer.name
         if initializer.data_type != TensorProto.FLOAT or array.size < STORED_IN_HALF:
             continue
+        half = array.astype(np.float16)
+        if not np.array_equal(half, array):  # not a weight as it was rounded: a batch norm was folded into it
+            continue
         twin = stored.get(array.T.tobytes()) if array.ndim == 2 else None
         if twin:
             graph.initializer.remove(initializer)
             whole.append(helper.make_node("Transpose", [f"{twin}:float32"], [name], f"{name}:transpose", perm=[1, 0]))
             continue
         stored[array.tobytes()] = name
-        initializer.CopyFrom(numpy_helper.from_array(array.astype(np.float16), name))
+        initializer.CopyFrom(numpy_helper.from_array(half, name))
         for node in graph.node:
             node.input[:] = [f"{name}:float32" if n == name else n for n in node.input]
         whole.append(helper.make_node("Cast", [name], [f"{name}:float32"], f"{name}:cast", to=TensorProto.FLOAT))

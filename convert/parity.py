@@ -55,7 +55,7 @@ def compare(trained: Trained, bundle: Path, photos: Iterable[np.ndarray]) -> Par
     worst_encoder, worst_step, steps, other, ties = 0.0, 0.0, 0, 0, 0
     for start in tqdm(range(0, len(pixels), 50), "parity", unit="batch"):
         batch = np.ascontiguousarray(pixels[start : start + 50])
-        looked = [np.asarray(x) for x in decoder.look(vision(batch.astype("float32")))]
+        looked = [ops.convert_to_numpy(x) for x in decoder.look(vision(batch.astype("float32")))]
         names = CONTEXTS + STATES
         feeds = dict(zip(names, loaded.encoder.run(names, {"image": batch}), strict=True))
         for name, ours in zip(names, looked, strict=True):

