@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.terminal import listen_to_control_c
 from tests.tiny_bundle import make_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -63,9 +64,7 @@ def test_beams_are_how_many_captions_there_can_be(bundle: Path, photo: Path) -> 
     assert len(one) == 1 < len(four) <= 4
 
 
-def test_what_fails_is_said_in_its_place_and_the_rest_goes_on(
-    bundle: Path, photo: Path, tmp_path: Path
-) -> None:
+def test_what_fails_is_said_in_its_place_and_the_rest_goes_on(bundle: Path, photo: Path, tmp_path: Path) -> None:
     empty, text, cut = tmp_path / "empty.jpg", tmp_path / "text.jpg", tmp_path / "cut.jpg"
     empty.touch()
     text.write_text("no photo")
@@ -163,6 +162,7 @@ def waiting(bundle: Path, photo: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
+        preexec_fn=listen_to_control_c,
     )
     assert process.stdout
     assert json.loads(process.stdout.readline())["caption"]
@@ -186,3 +186,11 @@ def test_a_reader_that_has_read_enough_is_quiet(bundle: Path, photo: Path) -> No
         process.stdin.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_nothing_is_kept_of_what_was_asked(bundle: Path, photo: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
+    subprocess.run(command("--bundle", bundle, photo), cwd=ROOT, env=environment | {"HOME": str(home)}, check=True)
+    assert list(home.iterdir()) == []  # where onnxruntime would keep what it reports

@@ -16,6 +16,7 @@ from function.events import ObjectName
 from function.objects import settle
 from infra.local import CannotStart, Screen, find_photos, is_captioned
 from tests.local_stack import PHOTOS, ROOT
+from tests.terminal import listen_to_control_c
 
 KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_name": "us-east-1"}
 
@@ -45,6 +46,7 @@ def command(bundle_folder, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=listen_to_control_c,
         )
         started.append(process)
         return process
