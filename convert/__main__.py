@@ -49,7 +49,7 @@ def _add_train(commands) -> None:
 
     parser = _command(commands, "train", _train, "train a stage; see convert/train.py for what a stage is")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
-    parser.add_argument("--from", dest="start", type=Path, help="begin with the best weights of this run or bundle")
+    parser.add_argument("--from", dest="start", type=Path, nargs="+", metavar="RUN", help=_FROM)
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="where photos and features are kept")
     for name, field in Settings.__dataclass_fields__.items():
@@ -60,7 +60,10 @@ def _add_train(commands) -> None:
             parser.add_argument(flag, type=field.type, default=field.default, **about)
 
 
-def _train(out: Path, start: Path | None, resume: bool, cache: Path, **settings) -> int:
+_FROM = "begin with the best weights of this run or bundle; of several, with their average"
+
+
+def _train(out: Path, start: list[Path] | None, resume: bool, cache: Path, **settings) -> int:
     from convert.settings import Settings
     from convert.train import train
 

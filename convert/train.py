@@ -171,7 +171,7 @@ def load_best(run: Path) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Start:
-    """What a stage begins with: a run's best epoch, or a bundle."""
+    """What a stage begins with: a run's best epoch, a bundle, or the average of several of them."""
 
     weights: dict[str, np.ndarray]
     vocabulary: list[str]
@@ -191,6 +191,23 @@ def read_start(folder: Path) -> Start:
         return Start(read_bundle(folder), vocabulary, origin["decoder"], origin["steps"])
     run = json.loads((folder / "run.json").read_text())
     return Start(load_best(folder), run["vocabulary"], run["decoder"], run["steps"])
+
+
+def read_average(folders: list[Path]) -> Start:
+    """The average of runs that began alike and went on apart, by other seeds say (Wortsman et al. 2022, "Model soups").
+
+    Raises:
+        FileNotFoundError: one is neither run nor bundle.
+        ValueError: their weights or words differ, so that they have no average.
+    """
+    first, *others = starts = [read_start(folder) for folder in folders]
+    shapes = {name: array.shape for name, array in first.weights.items()}
+    for folder, other in zip(folders[1:], others, strict=True):
+        if other.vocabulary != first.vocabulary or {n: a.shape for n, a in other.weights.items()} != shapes:
+            raise ValueError(f"{folder} is no model like {folders[0]}: their weights cannot be averaged")
+    weights = {name: np.mean([s.weights[name] for s in starts], axis=0) for name in first.weights}
+    steps = first.steps + [step for other in others for step in other.steps if step not in first.steps]
+    return replace(first, weights=weights, steps=steps)
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -237,7 +254,7 @@ def _optimizer(settings: Settings, steps: int) -> AdamW:
     warmup = steps // 2
     rate = keras.optimizers.schedules.CosineDecay(
         0.05 * settings.learning_rate,
-        settings.epochs * steps - warmup,
+        max(1, settings.epochs * steps - warmup),
         alpha=settings.final_rate,
         warmup_target=settings.learning_rate,
         warmup_steps=warmup,
@@ -288,8 +305,11 @@ class Dev:
         }
 
 
-def train(settings: Settings, out: Path, cache: Path, start: Path | None = None, resume: bool = False) -> dict:
-    """Run a stage and return the log line of its best epoch. `start` is a run or bundle that it begins with.
+def train(settings: Settings, out: Path, cache: Path, start: list[Path] | None = None, resume: bool = False) -> dict:
+    """Run a stage and return the log line of its best epoch.
+
+    `start` is the run or bundle that it begins with, or several, whose average it begins with; no epoch at all
+    (`epochs` 0) keeps that and scores it.
 
     Raises:
         DataError: the data set cannot be used.
@@ -301,7 +321,7 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
     keras.utils.set_random_seed(settings.seed)
     folder = Path(settings.data)
     captions, dev_captions = data.read_captions(folder, "train"), data.read_captions(folder, "dev")
-    origin = read_start(start) if start else None
+    origin = read_average(start) if start else None
     vocabulary = origin.vocabulary if origin else data.build_vocabulary(captions, settings.minimum_count)
 
     encoder = encoders.build(settings.encoder)
@@ -341,8 +361,8 @@ def train(settings: Settings, out: Path, cache: Path, start: Path | None = None,
                 "settings": asdict(settings),
                 "decoder": asdict(decoder.config),
                 "vocabulary": vocabulary,
-                "start": str(start) if start else None,
-                "steps": (origin.steps if origin else []) + [asdict(settings)],
+                "start": [str(folder) for folder in start or []],
+                "steps": (origin.steps if origin else []) + ([asdict(settings)] if settings.epochs else []),
                 "versions": {"keras": keras.__version__, "backend": keras.backend.backend(), "numpy": np.__version__},
             }
         )

@@ -84,7 +84,7 @@ def test_the_trained_weights_come_out_of_a_bundle_again(bundle, run):
 def test_training_goes_on_from_a_bundle(bundle, run, flickr, cache, tmp_path):
     _, folder = bundle
     settings = Settings(**json.loads((run / "run.json").read_text())["settings"])
-    train(replace(settings, epochs=1, learning_rate=1e-6), tmp_path / "more", cache, start=folder)
+    train(replace(settings, epochs=1, learning_rate=1e-6), tmp_path / "more", cache, start=[folder])
     step = read_start(tmp_path / "more").steps[0]
     assert step == read_start(run).steps[0] | {"data": flickr.name}  # a bundle names no path of the machine
     start, *_ = (json.loads(line) for line in (tmp_path / "more" / "log.jsonl").read_text().splitlines())

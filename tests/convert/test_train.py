@@ -11,7 +11,7 @@ from convert import train as training
 from convert.data import PAD
 from convert.results import table
 from convert.settings import CHOICES, HELP, Settings
-from convert.train import batches, load_best, train
+from convert.train import batches, load_best, read_average, read_start, train
 
 
 def log(run):
@@ -65,7 +65,7 @@ def test_it_stops_early_when_dev_gets_no_better(run, cache, tmp_path):
 def test_the_encoder_learns_where_it_should(run, cache, tmp_path, depth):
     out = tmp_path / depth
     settings = replace(settings_of(run), depth=depth, epochs=1, encoder_rate=1.0, learning_rate=1e-4)
-    train(settings, out, cache, start=run)
+    train(settings, out, cache, start=[run])
     names = {path.split("/")[0] for path in load_best(out)} - {"decoder"}
     stages = {name.split("_")[0] for name in names}
     assert ("stem" in stages) == (depth == "full")
@@ -74,7 +74,7 @@ def test_the_encoder_learns_where_it_should(run, cache, tmp_path, depth):
 
 def test_captions_drawn_from_the_model_are_rewarded(run, cache, tmp_path):
     settings = replace(settings_of(run), reward="cider", epochs=2, learning_rate=1e-3)
-    train(settings, tmp_path / "cider", cache, start=run)
+    train(settings, tmp_path / "cider", cache, start=[run])
     start, *lines = log(tmp_path / "cider")
     assert start["cider"] == pytest.approx(max(line["cider"] for line in log(run)))
     assert [line["reward"] > 0 for line in lines] == [True, True]
@@ -108,3 +108,23 @@ def test_results_are_read_from_the_logs(run):
     best = max(entry["cider"] for entry in log(run))
     assert head.count("|") == line.count("|")
     assert f"| frozen | the decoder | the references' words | {best:.1f} |" in line
+
+
+def test_runs_that_went_apart_are_averaged_and_scored(run, cache, tmp_path):
+    apart = []
+    for seed in (1, 2):
+        apart.append(tmp_path / str(seed))
+        train(replace(settings_of(run), epochs=1, seed=seed), apart[-1], cache, start=[run])
+    best = train(replace(settings_of(run), epochs=0), tmp_path / "average", cache, start=apart)
+    one, other, average = (load_best(folder) for folder in (*apart, tmp_path / "average"))
+    for name, array in average.items():
+        assert array == pytest.approx((one[name] + other[name]) / 2, abs=1e-6), name
+    assert log(tmp_path / "average") == [best]
+    assert [step["seed"] for step in read_start(tmp_path / "average").steps] == [1, 1, 2]
+
+
+def test_runs_with_other_weights_have_no_average(run, cache, tmp_path):
+    narrow = tmp_path / "narrow"
+    train(replace(settings_of(run), epochs=1, units=16), narrow, cache)
+    with pytest.raises(ValueError, match="narrow is no model like"):
+        read_average([run, narrow])
