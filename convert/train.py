@@ -57,6 +57,7 @@ class Captioner(keras.Model):
         return self.decoder(self.see(inputs["photos"], training), tokens, training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        y, sample_weight = ops.convert_to_tensor(y), ops.convert_to_tensor(sample_weight)  # not every backend has
         log_probs = ops.log_softmax(y_pred)
         picked = ops.take_along_axis(log_probs, y[..., None], axis=-1)[..., 0]
         smooth = self.label_smoothing
@@ -98,21 +99,21 @@ class AdamW(keras.optimizers.AdamW):
 
 
 def _views(settings: Settings, captions: data.Captions, size, cache: Path, views: int) -> np.ndarray:
-    """Pixels, uint8 (photos, 1 + views, H, W, 3); view 0 is the plain photo."""
+    """Pixels, uint8 (photos, 1 + views, H, W, 3); view 0 is the plain photo. Other seeds, same views."""
     plain = data.decoded(Path(settings.data), captions.names, size, cache)
     if not views:
         return plain[:, None]
     mirror_ok = ~data.sidedness(captions.tokens)
 
     def fill(array: np.ndarray) -> None:
-        random = np.random.default_rng(settings.seed)
+        random = np.random.default_rng(0)
         for i in tqdm(range(len(plain)), "augment", unit="photo"):
             array[i, 0] = plain[i]
             for view in range(1, 1 + views):
                 array[i, view] = data.augment(plain[i], random, bool(mirror_ok[i]))
 
     shape = (len(plain), 1 + views, *plain.shape[1:])
-    key = {"names": captions.names, "seed": settings.seed}
+    key = {"names": captions.names}
     return data.cached(cache / f"views-{len(plain)}-{views}.npy", shape, "uint8", fill, key)
 
 
@@ -132,7 +133,7 @@ def photos_at_depth(
             out[start : start + 64] = model.predict_on_batch(flat[start : start + 64])
 
     shape = (*pixels.shape[:2], *model.output_shape[1:])
-    key = {"names": captions.names, "seed": settings.seed, "weights": _digest(model)}
+    key = {"names": captions.names, "weights": _digest(model)}
     return data.cached(cache / f"{settings.depth}-{len(pixels)}-{views}.npy", shape, "float16", fill, key)
 
 
