@@ -15,11 +15,14 @@ def table(runs: list[Path]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for run in runs:
-        settings = json.loads((run / "run.json").read_text())["settings"]
+        asked = json.loads((run / "run.json").read_text())
+        settings = asked["settings"]
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
         best = max(log, key=lambda line: line["cider"])
         learns = {"frozen": "the decoder", "tail": "the encoder's tail too", "full": "everything"}[settings["depth"]]
         reward = {"words": "the references' words", "cider": "CIDEr-D of drawn captions"}[settings["reward"]]
+        if not settings["epochs"]:
+            learns, reward = "nothing", "average of " + ", ".join(Path(start).name for start in asked["start"])
         minutes = sum(line.get("seconds", 0) for line in log) / 60
         lines.append(
             f"| {run.name} | {learns} | {reward} | {best['cider']:.1f} | {best['length']:.1f} | "

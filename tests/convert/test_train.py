@@ -121,6 +121,7 @@ def test_runs_that_went_apart_are_averaged_and_scored(run, cache, tmp_path):
         assert array == pytest.approx((one[name] + other[name]) / 2, abs=1e-6), name
     assert log(tmp_path / "average") == [best]
     assert [step["seed"] for step in read_start(tmp_path / "average").steps] == [1, 1, 2]
+    assert "| nothing | average of 1, 2 |" in table([tmp_path / "average"])
 
 
 def test_runs_with_other_weights_have_no_average(run, cache, tmp_path):
