@@ -14,6 +14,8 @@ from botocore.config import Config
 
 from function.captioner import load_captioner
 from function.events import (
+    BatchJob,
+    BatchTask,
     DirectImage,
     DirectObject,
     Notification,
@@ -22,7 +24,7 @@ from function.events import (
     read_event,
     read_message,
 )
-from function.objects import Service, describe, settle
+from function.objects import ObjectUnavailable, Service, describe, settle
 from function.records import Records, as_json
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ logging.getLogger("function").setLevel(logging.INFO)
 
 # A call that hangs must fail, and be tried again, well within the function's timeout.
 PATIENCE = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
+
+LONGEST_RESULT = 1000  # characters, in the report of S3 Batch Operations
 
 
 def lambda_handler(event: object, context: object) -> Any:
@@ -66,6 +70,13 @@ def answer(event: object, service: Service) -> Any:
         case Notification(objects):
             settle_all(objects, service)
             return None
+        case BatchJob(schema, invocation, tasks):
+            return {
+                "invocationSchemaVersion": schema,
+                "treatMissingKeysAs": "TemporaryFailure",
+                "invocationId": invocation,
+                "results": [_answer_task(task, service) for task in tasks],
+            }
         case DirectObject(name):
             return as_json(settle(name, service))
         case DirectImage(data):
@@ -96,3 +107,21 @@ def _answer_message(identifier: str, body: str, service: Service) -> bool:
         log.error("message %s: %s", identifier, reason, exc_info=error, extra={"message_id": identifier})
         return False
     return True
+
+
+def _answer_task(task: BatchTask, service: Service) -> dict[str, str]:
+    """The result of a task of S3 Batch Operations, which gives a job up when too many of its tasks have failed.
+
+    So a photo that is rejected, or gone since the manifest was made, has succeeded.
+    """
+    try:
+        record = settle(task.object, service)
+    except Exception as error:
+        refused = isinstance(error, ObjectUnavailable) and error.refused
+        code = "PermanentFailure" if refused else "TemporaryFailure"
+        said = f"{type(error).__name__}: {error}"
+        log.error("task %s: %s", task.identifier, said, exc_info=error, extra={"task_id": task.identifier})
+    else:
+        code, said = "Succeeded", f"{record.status}: {record.caption or record.reason or ''}"
+        log.info("%s is %s", task.object, record.status, extra={"image": record.image, "reason": record.reason})
+    return {"taskId": task.identifier, "resultCode": code, "resultString": said[:LONGEST_RESULT]}

@@ -39,6 +39,23 @@ class QueueBatch:
 
 
 @dataclass(frozen=True)
+class BatchTask:
+    """An object that S3 Batch Operations sweeps, and the id that its result goes by."""
+
+    identifier: str
+    object: ObjectName
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """Tasks of S3 Batch Operations; the answer repeats the schema's version and the invocation's id."""
+
+    schema: str
+    invocation: str
+    tasks: tuple[BatchTask, ...]
+
+
+@dataclass(frozen=True)
 class DirectObject:
     """Somebody wants the record of this object."""
 
@@ -52,7 +69,7 @@ class DirectImage:
     data: bytes
 
 
-Ask = Notification | QueueBatch | DirectObject | DirectImage
+Ask = Notification | QueueBatch | BatchJob | DirectObject | DirectImage
 
 
 class UnknownEvent(ValueError):
@@ -64,26 +81,32 @@ def read_event(event: object) -> Ask:
     match event:
         case {"Records": [{"eventSource": "aws:sqs"}, *_] as messages}:
             return QueueBatch(tuple(_message(message) for message in messages))
-        case {"Records": [{"eventSource": "aws:s3"}, *_]} | {"Event": "s3:TestEvent"}:
+        case (
+            {"Records": [{"eventSource": "aws:s3"}, *_]} | {"Event": "s3:TestEvent"} | {"source": "aws.s3", "detail": _}
+        ):
             return read_notification(event)
+        case {"invocationSchemaVersion": str(schema), "invocationId": str(invocation), "tasks": [_, *_] as tasks}:
+            return BatchJob(schema, invocation, tuple(_task(task) for task in tasks))
         case {"bucket": str(bucket), "key": str(key)} if bucket and key:
             return DirectObject(ObjectName(bucket, key))
         case {"image": str(image)}:
             return DirectImage(_base64(image))
     raise UnknownEvent(
-        "expected an S3 notification, a batch of them from SQS, "
-        f'{{"bucket": …, "key": …}} or {{"image": "<base64>"}}; got {_shape(event)}'
+        "expected an S3 notification, a batch of them from SQS, an EventBridge event of S3, tasks of S3 Batch "
+        f'Operations, {{"bucket": …, "key": …}} or {{"image": "<base64>"}}; got {_shape(event)}'
     )
 
 
 def read_notification(event: object) -> Notification:
-    """The objects that an S3 notification names.
+    """The objects that an S3 notification, or what S3 sends through EventBridge, names.
 
-    Its keys are form-encoded (`a+b%C3%A9.jpg` is `a bé.jpg`), see
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+    A notification's keys are form-encoded (`a+b%C3%A9.jpg` is `a bé.jpg`), EventBridge's are not; see
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html and ev-events.html
     Raises UnknownEvent.
     """
     match event:
+        case {"source": "aws.s3", "detail": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}:
+            return Notification((ObjectName(bucket, key),))
         case {"Event": "s3:TestEvent"}:
             return Notification(())
         case {"Records": [_, *_] as records}:
@@ -92,11 +115,14 @@ def read_notification(event: object) -> Notification:
 
 
 def read_message(body: str) -> Notification:
-    """The S3 notification in the body of an SQS message. Raises UnknownEvent."""
+    """The S3 notification in the body of an SQS message, in SNS's envelope or not. Raises UnknownEvent."""
     try:
         event = json.loads(body)
     except ValueError as error:
         raise UnknownEvent("expected an S3 notification in the message's body; got no JSON") from error
+    match event:
+        case {"Type": "Notification", "TopicArn": _, "Message": str(message)}:
+            return read_message(message)
     return read_notification(event)
 
 
@@ -112,6 +138,19 @@ def _object(record: object) -> ObjectName:
         case {"eventSource": "aws:s3", "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}:
             return ObjectName(bucket, unquote_plus(key))
     raise UnknownEvent(f"expected s3.bucket.name and s3.object.key in an S3 record; got {_shape(record)}")
+
+
+def _task(task: object) -> BatchTask:
+    """Schema 1.0 names the bucket by its ARN, 2.0 by its name; the keys are form-encoded, as in the manifest.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/batch-ops-invoke-lambda.html
+    """
+    match task:
+        case {"taskId": str(identifier), "s3Key": str(key), "s3Bucket": str(bucket)}:
+            return BatchTask(identifier, ObjectName(bucket, unquote_plus(key)))
+        case {"taskId": str(identifier), "s3Key": str(key), "s3BucketArn": str(arn)}:
+            return BatchTask(identifier, ObjectName(arn.rpartition(":")[2], unquote_plus(key)))
+    raise UnknownEvent(f"expected taskId, s3Key and s3Bucket or s3BucketArn in a task; got {_shape(task)}")
 
 
 def _base64(text: str) -> bytes:

@@ -27,12 +27,20 @@ if TYPE_CHECKING:
 
 LARGEST = 50_000_000  # bytes; what is larger is not read, and is no photo
 ATTEMPTS = 5
+BUSY = (408, 409, 429)  # HTTP's 4xx that ask to try again
 
 log = logging.getLogger(__name__)
 
 
 class ObjectUnavailable(Exception):
-    """The object cannot be had: no permission, no such bucket. The message names it and says why."""
+    """The object cannot be had: no permission, no such bucket. The message names it and says why.
+
+    With `refused`, S3 has said so (4xx) and will say so again; else it has failed, and may do better next time.
+    """
+
+    def __init__(self, message: str, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,9 @@ def _write_back(
 
 def _unavailable(error: ClientError, name: ObjectName, doing: str) -> ObjectUnavailable:
     why = error.response["Error"]
-    return ObjectUnavailable(f"cannot {doing} {name}: {why.get('Code')}: {why.get('Message')}")
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    message = f"cannot {doing} {name}: {why.get('Code')}: {why.get('Message')}"
+    return ObjectUnavailable(message, refused=400 <= status < 500 and status not in BUSY)
 
 
 def _unstamped(record: Record) -> Record:

@@ -25,9 +25,7 @@ def status(service, aws, key=KEY):
 def batch(*bodies):
     message = event("sqs-s3-put")["Records"][0]
     return {
-        "Records": [
-            {**message, "messageId": f"message-{number}", "body": body} for number, body in enumerate(bodies)
-        ]
+        "Records": [{**message, "messageId": f"message-{number}", "body": body} for number, body in enumerate(bodies)]
     }
 
 
@@ -51,6 +49,63 @@ def deliver_all(aws, service):
 
 def test_an_s3_notification_captions_its_photo(aws, service, chelsea):
     assert answer(event("s3-put"), service) is None
+    assert status(service, aws) == "captioned"
+
+
+@pytest.mark.parametrize("schema", ["1.0", "2.0"])
+def test_a_sweep_captions_and_says_what(aws, service, chelsea, schema):
+    job = event(f"s3-batch-{schema}")
+    answered = answer(job, service)
+    caption = service.records.read(f"{aws.bucket}/{KEY}").caption
+    assert answered == {
+        "invocationSchemaVersion": schema,
+        "treatMissingKeysAs": "TemporaryFailure",
+        "invocationId": job["invocationId"],
+        "results": [
+            {
+                "taskId": job["tasks"][0]["taskId"],
+                "resultCode": "Succeeded",
+                "resultString": f"captioned: {caption}",
+            }
+        ],
+    }
+
+
+def test_a_swept_photo_that_is_rejected_or_gone_has_succeeded(aws, service):
+    (gone,) = answer(event("s3-batch-1.0"), service)["results"]
+    assert (gone["resultCode"], gone["resultString"]) == ("Succeeded", "deleted: ")
+    aws.s3.put_object(Bucket=aws.bucket, Key=KEY, Body=b"no photo")
+    (rejected,) = answer(event("s3-batch-1.0"), service)["results"]
+    assert rejected["resultCode"] == "Succeeded"
+    assert rejected["resultString"].startswith("rejected: not a JPEG")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "result"),
+    [
+        (403, "AccessDenied", "PermanentFailure"),
+        (500, "InternalError", "TemporaryFailure"),
+        (503, "SlowDown", "TemporaryFailure"),
+    ],
+)
+def test_a_sweep_gives_up_what_is_refused_and_tries_the_rest_again(aws, service, chelsea, status, code, result):
+    refuse(service.s3, "GetObject", status, code)
+    (failed,) = answer(event("s3-batch-2.0"), service)["results"]
+    assert failed["resultCode"] == result
+    assert code in failed["resultString"]
+
+
+def test_of_ten_messages_one_that_is_malformed_fails_alone(aws, service, chelsea):
+    ten = event("sqs-ten-one-bad")
+    bad = [message["messageId"] for message in ten["Records"] if "hello" in message["body"]]
+    assert answer(ten, service) == {"batchItemFailures": [{"itemIdentifier": bad[0]}]}
+    assert status(service, aws) == "captioned"
+    assert service.captioner.inferences == 1
+
+
+@pytest.mark.parametrize("name", ["sqs-sns-s3-put", "sqs-eventbridge-created", "eventbridge-created"])
+def test_what_came_another_way_is_captioned_too(aws, service, chelsea, name):
+    assert answer(event(name), service) in (None, {"batchItemFailures": []})
     assert status(service, aws) == "captioned"
 
 
@@ -85,9 +140,7 @@ def test_of_a_batch_only_what_failed_comes_back(aws, service, photo, caplog):
         ),
         service,
     )
-    assert answered == {
-        "batchItemFailures": [{"itemIdentifier": "message-1"}, {"itemIdentifier": "message-3"}]
-    }
+    assert answered == {"batchItemFailures": [{"itemIdentifier": "message-1"}, {"itemIdentifier": "message-3"}]}
     assert [status(service, aws, key) for key in ("good", "rejected", "gone")] == [
         "captioned",
         "rejected",

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from function.events import (
+    BatchJob,
+    BatchTask,
     DirectImage,
     DirectObject,
     Notification,
@@ -24,19 +26,35 @@ CHELSEA = ObjectName(BUCKET, "cats/Chelsea at café.jpg")
 
 def notification(*keys):
     record = event("s3-put")["Records"][0]
-    return {
-        "Records": [{**record, "s3": {**record["s3"], "object": {"key": key, "size": 1}}} for key in keys]
-    }
+    return {"Records": [{**record, "s3": {**record["s3"], "object": {"key": key, "size": 1}}} for key in keys]}
 
 
-def test_an_s3_notification_asks_to_look_at_its_keys():
-    assert read_event(event("s3-put")) == Notification((CHELSEA,))
+@pytest.mark.parametrize(
+    "name",
+    ["put", "put-versioned", "multipart", "post", "copy", "delete", "delete-marker"],
+)
+def test_an_s3_notification_asks_to_look_at_its_keys(name):
+    assert read_event(event(f"s3-{name}")) == Notification((CHELSEA,))
 
 
-def test_a_removal_asks_the_same():
-    removal = event("s3-put")
-    removal["Records"][0]["eventName"] = "ObjectRemoved:Delete"
-    assert read_event(removal) == Notification((CHELSEA,))
+@pytest.mark.parametrize("name", ["created", "deleted"])
+def test_so_does_an_event_through_eventbridge_whose_key_is_not_encoded(name):
+    asked = event(f"eventbridge-{name}")
+    assert read_event(asked) == Notification((CHELSEA,))
+    asked["detail"]["object"]["key"] = "a+b%20.jpg"
+    assert read_event(asked).objects[0].key == "a+b%20.jpg"
+
+
+@pytest.mark.parametrize("name", ["sqs-s3-put", "sqs-sns-s3-put", "sqs-eventbridge-created"])
+def test_a_message_may_hold_either_in_the_envelope_of_a_topic_or_not(name):
+    assert read_message(event(name)["Records"][0]["body"]) == Notification((CHELSEA,))
+
+
+@pytest.mark.parametrize("schema", ["1.0", "2.0"])
+def test_s3_batch_operations_asks_for_tasks(schema):
+    job = event(f"s3-batch-{schema}")
+    task = BatchTask(job["tasks"][0]["taskId"], CHELSEA)
+    assert read_event(job) == BatchJob(schema, job["invocationId"], (task,))
 
 
 @pytest.mark.parametrize(
@@ -65,10 +83,6 @@ def test_a_notification_may_tell_of_several_objects():
 def test_a_batch_from_sqs_keeps_its_messages_unread():
     batch = event("sqs-s3-put")
     assert read_event(batch) == QueueBatch(((batch["Records"][0]["messageId"], batch["Records"][0]["body"]),))
-
-
-def test_a_message_holds_a_notification():
-    assert read_message(event("sqs-s3-put")["Records"][0]["body"]) == Notification((CHELSEA,))
 
 
 def test_the_test_event_of_s3_asks_nothing():
@@ -101,6 +115,8 @@ def test_a_direct_invoke_brings_an_image():
         ({"bucket": "b", "key": 7}, "an object with bucket, key"),
         ({"Records": [{"eventSource": "aws:s3"}]}, "s3.bucket.name"),
         ({"Records": [{"eventSource": "aws:sqs"}]}, "messageId"),
+        ({"source": "aws.s3", "detail": {"bucket": "b"}}, "an object with detail, source"),
+        ({"invocationSchemaVersion": "1.0", "invocationId": "i", "tasks": [{"taskId": "t"}]}, "s3BucketArn"),
         ({"image": "no base64!"}, "base64"),
         ({"image": "abc"}, "base64"),
         ({"image": "é"}, "base64"),
