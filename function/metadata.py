@@ -1,4 +1,5 @@
-"""The caption in the object's own metadata, by a copy of the object onto itself that keeps everything else.
+"""The caption on the object itself: in its metadata, by a copy onto itself that keeps everything else, or in an
+annotation, which is attached without a copy, where S3 has them.
 
 The invariant: an object that already says what would be written is not copied. A copy is an `ObjectCreated`
 event, which comes back to this function; that is what ends the matter there.
@@ -6,7 +7,9 @@ event, which comes back to this function; that is what ends the matter there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from email.errors import HeaderParseError
 from email.header import Header, decode_header, make_header
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LIMIT = 2048  # bytes of names and values that S3 allows a user's metadata
+ANNOTATION = "caption"  # its name
 OURS = ("caption", "caption-model", "caption-source")
 
 # What a copy with new metadata would lose; GetObject returns and CopyObject takes them by the same names.
@@ -78,7 +82,7 @@ def write(
     Raises Replaced where it is no longer that object, Overtaken where S3 was in the middle of another write
     (409).
     """
-    try:
+    with _conditions(bucket, key):
         copy = s3.copy_object(
             Bucket=bucket,
             Key=key,
@@ -90,6 +94,31 @@ def write(
             TaggingDirective="COPY",
             **{name: head[name] for name in KEPT if name in head},
         )
+    return copy["CopyObjectResult"]["ETag"].strip('"'), copy.get("VersionId")
+
+
+def annotate(s3: S3Client, bucket: str, key: str, head: Mapping[str, Any], wanted: Mapping[str, str]) -> None:
+    """Attaches `wanted` to the object that `head` tells of, as JSON in its annotation `caption`, unless it is there.
+
+    Raises Replaced and Overtaken as `write` does.
+    """
+    payload = json.dumps(wanted, ensure_ascii=False).encode()
+    name: dict[str, Any] = {"Bucket": bucket, "Key": key, "AnnotationName": ANNOTATION}
+    try:
+        if s3.get_object_annotation(**name)["AnnotationPayload"].read() == payload:
+            return
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
+    with _conditions(bucket, key):
+        s3.put_object_annotation(**name, AnnotationPayload=payload, ObjectIfMatch=head["ETag"])
+
+
+@contextmanager
+def _conditions(bucket: str, key: str) -> Iterator[None]:
+    """What S3 answers where the object is no longer the one that was read."""
+    try:
+        yield
     except ClientError as error:
         match error.response["ResponseMetadata"]["HTTPStatusCode"]:
             case 404 | 412:
@@ -97,7 +126,6 @@ def write(
             case 409:
                 raise Overtaken(f"s3://{bucket}/{key} is being written by somebody else") from error
         raise
-    return copy["CopyObjectResult"]["ETag"].strip('"'), copy.get("VersionId")
 
 
 def _obstacle(head: Mapping[str, Any]) -> str | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
 
@@ -24,6 +24,8 @@ from function.records import Overtaken, Record, Records, stamp, tombstone
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+WriteBack = Literal["metadata", "annotation", "none"]
 
 LARGEST = 50_000_000  # bytes; what is larger is not read, and is no photo
 ATTEMPTS = 5
@@ -50,7 +52,9 @@ class Service:
     s3: S3Client
     records: Records
     captioner: Captioner
-    write_back: bool  # the caption goes into the object's metadata too
+    write_back: WriteBack  # where on the object the caption goes too
+    life: timedelta | None = None  # of a record; None: for ever
+    announce: Callable[[Record], None] | None = None  # tells others of a new caption or rejection; raises nothing
 
 
 @dataclass(frozen=True)
@@ -110,15 +114,19 @@ def _settle_once(name: ObjectName, service: Service) -> Record:
             return known
         return service.records.write(tombstone(image, _now()), known)
 
-    record = _record(image, known, found, service.captioner)
+    record = _record(image, known, found, service)
     if "Body" in found.head:
         found.head["Body"].close()  # unread where the record holds
     wanted = None
     if record.status == "captioned":
-        wanted, reason = _wanted(record, found) if service.write_back else (None, None)
+        wanted, reason = _wanted(record, found) if service.write_back == "metadata" else (None, None)
         record = replace(record, reason=reason)
     if record != known:
         record = service.records.write(record, known)
+        if service.announce and (known is None or _said(record) != _said(known)):
+            service.announce(record)
+    if record.status == "captioned" and service.write_back == "annotation":
+        _annotate(name, service, found, record)
     if wanted is None or metadata.says(found.head, wanted):
         return record
     return _write_back(name, service, found, record, wanted)
@@ -140,9 +148,9 @@ def _find(name: ObjectName, s3: S3Client) -> Found | None:
         raise _unavailable(error, name, "read") from error
 
 
-def _record(image: str, known: Record | None, found: Found, captioner: Captioner) -> Record:
+def _record(image: str, known: Record | None, found: Found, service: Service) -> Record:
     """The record of what is there now: the known one as far as it holds, else one made from the bytes."""
-    valid = _captioned(known, captioner)
+    valid = _captioned(known, service.captioner)
     if valid and valid.etag == found.place["etag"]:
         return replace(valid, **found.place)
     size = found.head.get("ContentLength", 0)
@@ -155,8 +163,8 @@ def _record(image: str, known: Record | None, found: Found, captioner: Captioner
         data = found.head["Body"].read()
         if valid and valid.sha256 == _sha256(data):
             return replace(valid, **found.place)
-        fields = describe(data, captioner)
-    record = stamp(Record(image=image, **fields, **found.place), _now())
+        fields = describe(data, service.captioner)
+    record = stamp(Record(image=image, **fields, **found.place), _now(), service.life)
     if known and _unstamped(record) == _unstamped(known):
         return known
     return record
@@ -171,11 +179,24 @@ def _captioned(known: Record | None, captioner: Captioner) -> Record | None:
 
 def _wanted(record: Record, found: Found) -> tuple[dict[str, str] | None, str | None]:
     """What the object's metadata should say, or why it is left alone."""
-    author = "person" if record.caption_by == "person" else record.model
     try:
-        return metadata.labels(found.head, record.caption or "", author or "", record.sha256 or ""), None
+        return metadata.labels(found.head, record.caption or "", _author(record), record.sha256 or ""), None
     except metadata.NotRewritable as error:
         return None, str(error)
+
+
+def _annotate(name: ObjectName, service: Service, found: Found, record: Record) -> None:
+    wanted = {"caption": record.caption or "", "model": _author(record), "source": record.sha256 or ""}
+    try:
+        metadata.annotate(service.s3, name.bucket, name.key, found.head, wanted)
+    except metadata.Replaced as error:
+        log.info("%s", error)
+    except ClientError as error:
+        raise _unavailable(error, name, "annotate") from error
+
+
+def _author(record: Record) -> str:
+    return "person" if record.caption_by == "person" else record.model or ""
 
 
 def _write_back(
@@ -201,7 +222,12 @@ def _unavailable(error: ClientError, name: ObjectName, doing: str) -> ObjectUnav
 
 
 def _unstamped(record: Record) -> Record:
-    return replace(record, revision=0, captioned_at=None, day=None)
+    return replace(record, revision=0, captioned_at=None, day=None, expires_at=None)
+
+
+def _said(record: Record) -> Record:
+    """What is news of a record: not which copy of the same bytes it is about."""
+    return replace(_unstamped(record), etag=None, version_id=None)
 
 
 def _sha256(data: bytes) -> str:

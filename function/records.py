@@ -52,13 +52,14 @@ class Record:
     expires_at: int | None = None  # seconds since 1970
 
 
-def stamp(record: Record, now: datetime) -> Record:
-    """The record with the time it was made, and so with its place in the index `by_day`."""
+def stamp(record: Record, now: datetime, life: timedelta | None = None) -> Record:
+    """The record with the time it was made, and so its place in the index `by_day`, and its end if it has one."""
     utc = now.astimezone(UTC)
     return replace(
         record,
         captioned_at=utc.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         day=f"{utc.date()}#{crc32(record.image.encode()) % SHARDS}",
+        expires_at=int((now + life).timestamp()) if life else None,
     )
 
 

@@ -84,15 +84,22 @@ def find_photos(text: str) -> dict[str, Path]:
 @contextmanager
 def local_aws(port: int = 0) -> Iterator[str]:
     """moto's server on loopback, at this port or at one that is free; its URL. Raises CannotStart."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     try:
         listening = socket.create_server(("127.0.0.1", port))
     except OSError as error:
         raise CannotStart(f"port {port} on 127.0.0.1: {os.strerror(error.errno or 0)}") from error
+    with serve_aws(listening) as url:
+        yield url
+
+
+@contextmanager
+def serve_aws(listening: socket.socket) -> Iterator[str]:
+    """moto's server on this socket, which it closes; its URL. All servers of a process have the same contents."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with listening:
-        port = listening.getsockname()[1]
+        host, port = listening.getsockname()
         server = make_server(
-            "127.0.0.1",
+            host,
             port,
             DomainDispatcherApplication(create_backend_app),
             threaded=True,
@@ -101,7 +108,7 @@ def local_aws(port: int = 0) -> Iterator[str]:
         )
     Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://{host}:{port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -120,8 +127,8 @@ def keep_local(environment: MutableMapping[str, str], endpoint: str, region: str
         AWS_CONFIG_FILE=os.devnull,
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,
         AWS_EC2_METADATA_DISABLED="true",
-        NO_PROXY="127.0.0.1",
-        no_proxy="127.0.0.1",
+        NO_PROXY="127.0.0.1,localhost",
+        no_proxy="127.0.0.1,localhost",
     )
 
 

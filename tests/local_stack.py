@@ -6,6 +6,7 @@ import json
 import os
 import urllib.request
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -74,7 +75,7 @@ def service(aws: SimpleNamespace, client: Callable[[str], Any], bundle_folder: P
     s3 = client("s3")
     s3.meta.events.register_last("before-call.s3.CopyObject", _keep_conditions(aws.s3))
     captioner = CountingCaptioner(load_bundle(bundle_folder))
-    return Service(s3=s3, records=Records(aws.dynamodb, aws.table), captioner=captioner, write_back=True)
+    return Service(s3=s3, records=Records(aws.dynamodb, aws.table), captioner=captioner, write_back="metadata")
 
 
 @pytest.fixture(scope="session")
@@ -136,3 +137,30 @@ def _error(status: int, code: str, message: str = "") -> tuple[Any, dict[str, An
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0},
     }
     return SimpleNamespace(status_code=status), answer
+
+
+def keep_annotations(s3: Any, bucket: str, held: dict[str, bytes]) -> None:
+    """S3's annotations, which moto has not, of the client's objects: key -> payload, on condition of ObjectIfMatch."""
+
+    def answer(**fields: Any) -> tuple[Any, dict[str, Any]]:
+        status = {"ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": {}, "RetryAttempts": 0}}
+        return SimpleNamespace(status_code=200), status | fields
+
+    def key_in(params: dict[str, Any]) -> str:
+        return unquote(params["url_path"].partition("?")[0].removeprefix("/"))
+
+    def get(params: dict[str, Any], **_: Any) -> Any:
+        key = key_in(params)
+        if key not in held:
+            return _error(404, "NoSuchAnnotation")
+        return answer(AnnotationPayload=BytesIO(held[key]))
+
+    def put(params: dict[str, Any], **_: Any) -> Any:
+        key = key_in(params)
+        if params["headers"]["x-amz-object-if-match"] != s3.head_object(Bucket=bucket, Key=key)["ETag"]:
+            return _error(412, "PreconditionFailed")
+        held[key] = params["body"]
+        return answer()
+
+    s3.meta.events.register_last("before-call.s3.GetObjectAnnotation", get)
+    s3.meta.events.register_last("before-call.s3.PutObjectAnnotation", put)

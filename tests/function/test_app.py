@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 from urllib.parse import quote_plus
 
 import pytest
+from botocore.config import Config
 
 from function import app
 from function.app import answer, lambda_handler
@@ -205,3 +207,26 @@ def test_the_handler_is_made_from_its_environment_once(aws, chelsea, bundle_fold
     assert aws.s3.head_object(Bucket=aws.bucket, Key=KEY)["Metadata"] == {}
     assert app.deployed_service() is app.deployed_service()
     app.deployed_service.cache_clear()
+
+
+def test_what_is_new_is_put_on_the_bus_and_a_bus_that_fails_costs_nothing(
+    aws, service, chelsea, client, endpoint, monkeypatch, caplog
+):
+    client("events").create_event_bus(Name="photos")
+    queue = aws.sqs.create_queue(QueueName="news")["QueueUrl"]
+    arn = aws.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    client("events").put_rule(Name="all", EventBusName="photos", EventPattern='{"source": ["captions"]}')
+    client("events").put_targets(Rule="all", EventBusName="photos", Targets=[{"Id": "1", "Arn": arn}])
+
+    answered = answer(event("direct-object"), replace(service, announce=app._announcer("photos")))
+    (message,) = aws.sqs.receive_message(QueueUrl=queue)["Messages"]
+    announced = json.loads(message["Body"])
+    assert (announced["source"], announced["detail-type"]) == ("captions", "Photo Captioned")
+    assert announced["detail"]["caption"] == answered["caption"]
+
+    monkeypatch.setattr(app, "PATIENCE", Config(connect_timeout=1, retries={"total_max_attempts": 1}))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    aws.s3.put_object(Bucket=aws.bucket, Key=KEY, Body=b"no photo")
+    answered = answer(event("direct-object"), replace(service, announce=app._announcer("photos")))
+    assert answered["status"] == "rejected"
+    assert "is not announced on photos" in caplog.text

@@ -1,6 +1,8 @@
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -9,7 +11,7 @@ from function.captioner import Captioner
 from function.events import ObjectName
 from function.objects import ObjectUnavailable, settle
 from function.records import Overtaken
-from tests.local_stack import meanwhile, refuse
+from tests.local_stack import keep_annotations, meanwhile, refuse
 
 
 @pytest.fixture
@@ -136,14 +138,14 @@ def test_metadata_that_was_copied_or_forged_is_not_believed(service, name, uploa
 def test_without_write_back_the_object_is_not_touched(service, name, upload, held, photo):
     upload(photo)
     before = held()["LastModified"]
-    record = settle(name, replace(service, write_back=False))
+    record = settle(name, replace(service, write_back="none"))
     assert (record.status, record.reason) == ("captioned", None)
     assert (held()["Metadata"], held()["LastModified"]) == ({}, before)
 
 
 def test_what_a_crash_left_unfinished_is_finished_without_inference(service, name, upload, held, photo):
     upload(photo)
-    settle(name, replace(service, write_back=False))  # as if killed between the record and the copy
+    settle(name, replace(service, write_back="none"))  # as if killed between the record and the copy
     record = settle(name, service)
     assert service.captioner.inferences == 1
     assert held()["Metadata"]["caption"] == record.caption
@@ -307,9 +309,7 @@ def test_a_conflict_that_does_not_end_is_raised(service, name, upload, photo):
         settle(name, service)
 
 
-def test_who_is_overtaken_begins_again_with_what_is_there_then(
-    service, name, upload, recorded, photo, other_photo
-):
+def test_who_is_overtaken_begins_again_with_what_is_there_then(service, name, upload, recorded, photo, other_photo):
     """Another worker settles newer bytes between this one's look at the bucket and its write."""
     upload(photo)
 
@@ -350,3 +350,60 @@ def _second_client(client):
     import boto3
 
     return boto3.client("dynamodb", endpoint_url=client.meta.endpoint_url)
+
+
+@pytest.fixture
+def annotations(service, name):
+    held = {}
+    keep_annotations(service.s3, name.bucket, held)
+    return held
+
+
+def test_a_caption_can_be_an_annotation_which_copies_nothing(service, name, upload, held, photo, annotations):
+    upload(photo)
+    before = held()["LastModified"]
+    record = settle(name, replace(service, write_back="annotation"))
+    said = {"caption": record.caption, "model": "tiny", "source": sha256(photo)}
+    assert json.loads(annotations[name.key]) == said
+    assert (held()["Metadata"], held()["LastModified"]) == ({}, before)
+
+
+def test_an_annotation_that_is_there_is_not_written_again(service, name, upload, photo, annotations):
+    upload(photo)
+    annotating = replace(service, write_back="annotation")
+    settle(name, annotating)
+    refuse(service.s3, "PutObjectAnnotation", 500, "InternalError")
+    settle(name, annotating)
+    annotations.clear()
+    with pytest.raises(ObjectUnavailable, match="cannot annotate"):
+        settle(name, annotating)
+
+
+def test_a_photo_that_is_replaced_before_it_is_annotated_is_left_alone(
+    service, aws, name, upload, photo, other_photo, annotations
+):
+    upload(photo)
+    meanwhile(service.s3, "GetObjectAnnotation", lambda: upload(other_photo))
+    settle(name, replace(service, write_back="annotation"))
+    assert annotations == {}
+
+
+def test_a_record_can_have_an_end(service, name, upload, photo):
+    upload(photo)
+    lasting = replace(service, life=timedelta(days=10))
+    record = settle(name, lasting)
+    assert record.expires_at == pytest.approx(datetime.now().timestamp() + 10 * 86400, abs=60)
+    assert settle(name, lasting) == record
+
+
+def test_news_are_announced_once(service, name, upload, photo):
+    news = []
+    announcing = replace(service, announce=news.append)
+    upload(photo)
+    for _ in range(3):
+        settle(name, announcing)
+    upload(photo, ContentType="image/jpeg")  # the same bytes are no news
+    settle(name, announcing)
+    upload(b"no photo")
+    settle(name, announcing)
+    assert [record.status for record in news] == ["captioned", "rejected"]

@@ -204,7 +204,7 @@ def test_a_photo_is_done_only_with_its_record_and_its_metadata(aws, service, pho
     name, screen = ObjectName(aws.bucket, "a.jpg"), Screen(width=5)
     aws.s3.put_object(Bucket=name.bucket, Key=name.key, Body=photo)
     assert not is_captioned(service, name, screen)
-    settle(name, replace(service, write_back=False))
+    settle(name, replace(service, write_back="none"))
     assert not is_captioned(service, name, screen)
     settle(name, service)
     assert is_captioned(service, name, screen)
