@@ -1,6 +1,7 @@
 # Each target sets up what it needs, once: a virtual environment is made anew only when its lock changes.
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes
+MAKEFLAGS += --no-print-directory # what a target prints can be piped on, also where make runs it within make
 
 .PHONY: run caption model adopt bench image invoke picture test lint test-deps lock
 

@@ -34,8 +34,9 @@ reason() {
 }
 
 export DOCKER_HOST=unix://$run/docker.sock
+# overlay2, or nothing: the storage that Docker falls back on copies every layer whole.
 setpriv --pdeathsig TERM dockerd --host "$DOCKER_HOST" --data-root "$data" --exec-root "$run/exec" \
-    --pidfile "$run/pid" --bip 172.31.250.1/24 >"$run/log" 2>&1 9>&- &
+    --pidfile "$run/pid" --storage-driver overlay2 --bip 172.31.250.1/24 >"$run/log" 2>&1 9>&- &
 engine=$!
 for _ in {1..120}; do
     if docker info >/dev/null 2>&1; then

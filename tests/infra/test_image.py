@@ -129,18 +129,27 @@ def test_an_upload_gets_its_record_from_the_container(image):
     assert re.search("^captions-.*/cats/Chelsea at café.jpg: a .*cat", done.stderr, re.MULTILINE)
 
 
-@pytest.mark.skipif(not (ROOT / "function" / "api.py").exists(), reason="the function has no API yet")
-def test_the_api_answers_on_its_text_routes(image, tmp_path):
+@pytest.fixture(scope="module")
+def api(image, tmp_path_factory):
+    """`sam local start-api` of an open stack: answers a path."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    arguments = ["start-api", "--port", str(port)]
-    process = sam_local(arguments, Stack(parameters={"AuthType": "NONE"}), "http://127.0.0.1:9", tmp_path)
-    try:
-        assert fetch(f"http://127.0.0.1:{port}/health", process).status == 200
-        assert "/captions" in json.load(fetch(f"http://127.0.0.1:{port}/openapi.json", process))["paths"]
-    finally:
-        process.terminate()
-        process.wait()
+    stack = Stack(parameters={"AuthType": "NONE"})
+    process = sam_local(["start-api", "--port", str(port)], stack, "http://127.0.0.1:9", tmp_path_factory.mktemp("api"))
+    yield lambda path: fetch(f"http://127.0.0.1:{port}{path}", process)
+    process.terminate()
+    process.wait()
+
+
+def test_the_api_says_that_it_is_well(api):
+    with api("/health") as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.skipif(not (ROOT / "function" / "api.py").exists(), reason="the function has no OpenAPI yet")
+def test_the_api_describes_itself(api):
+    with api("/openapi.json") as answer:
+        assert "/captions" in json.load(answer)["paths"]
 
 
 def fetch(url, process):
