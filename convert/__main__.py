@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 the bundle differs, 2 the input is at fault."""
     parser = argparse.ArgumentParser("python -m convert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_add_train, _add_export, _add_parity, _add_evaluate, _add_results):
+    for add in (_add_train, _add_export, _add_parity, _add_evaluate, _add_compare, _add_calibrate, _add_results):
         add(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
@@ -129,12 +129,20 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--photos", type=int, help="only the first so many (default: all)")
     parser.add_argument("--keep", action="store_true", help="note the scores in the bundle's metrics")
     parser.add_argument("--report", type=Path, metavar="HTML", help="write the worst and median captions, with photos")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write captions and scores, for `compare`")
 
 
 def _evaluate(
-    bundle: Path, data: Path, split: str, beams: int | None, photos: int | None, keep: bool, report: Path | None
+    bundle: Path,
+    data: Path,
+    split: str,
+    beams: int | None,
+    photos: int | None,
+    keep: bool,
+    report: Path | None,
+    out: Path | None,
 ) -> int:
-    from convert.evaluate import evaluate, keep_metrics, table
+    from convert.evaluate import evaluate, keep_metrics, save, table
     from convert.report import write
 
     evaluation = evaluate(bundle, data, split, beams, photos)
@@ -143,6 +151,39 @@ def _evaluate(
         keep_metrics(bundle, evaluation)
     if report:
         write(evaluation, data / "images", report)
+    if out:
+        save(evaluation, out)
+    return 0
+
+
+def _add_compare(commands) -> None:
+    parser = _command(commands, "compare", _compare, "is one evaluation better than another, by a paired bootstrap")
+    parser.add_argument("before", type=Path, metavar="JSON", help="what `evaluate --out` wrote")
+    parser.add_argument("after", type=Path, metavar="JSON", help="the same of another bundle, or of other beams")
+
+
+def _compare(before: Path, after: Path) -> int:
+    from convert.evaluate import compare
+
+    print(compare(before, after))
+    return 0
+
+
+def _add_calibrate(commands) -> None:
+    parser = _command(commands, "calibrate", _calibrate, "teach a bundle how far its captions can be believed")
+    parser.add_argument("--bundle", type=Path, default=Path("function/bundle"), help="the bundle's folder")
+    parser.add_argument("--data", type=Path, required=True, help="a folder in Flickr8k's format")
+    parser.add_argument("--photos", type=int, help="only the first so many of a split (default: all)")
+    parser.add_argument("--diagram", type=Path, metavar="SVG", help="draw what was said against what was so")
+
+
+def _calibrate(bundle: Path, data: Path, photos: int | None, diagram: Path | None) -> int:
+    from convert.confidence import calibrate, draw
+
+    calibration = calibrate(bundle, data, photos)
+    print(calibration)
+    if diagram:
+        diagram.write_text(draw(calibration), "utf-8")
     return 0
 
 

@@ -11,7 +11,7 @@ depends on the photo alone is computed once, in `look`, and becomes part of the 
     N photos, C captions a photo, T words, R regions, D units, H heads, V words in the vocabulary
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import keras
 from keras import layers, ops
@@ -27,10 +27,55 @@ class DecoderConfig:
     word_units: int = 384
     heads: int = 8
     dropout: float = 0.4
+    kind: str = "attention"  # or "merge"
+
+
+def build_decoder(config: DecoderConfig) -> keras.Model:
+    """The decoder of its kind, with all its weights; what it must have is what `Decoder` has."""
+    from convert.merge import MergeDecoder
+
+    decoder = {"attention": Decoder, "merge": MergeDecoder}[config.kind](config)
+    decoder.build((None, None, config.features))
+    return decoder
+
+
+def lstm_cell(gates, c):
+    """One LSTM step from the sum of its gates (B, 4 D) (Hochreiter and Schmidhuber 1997) -> h, c."""
+    i, f, o, g = ops.split(gates, 4, axis=-1)
+    c = ops.sigmoid(f + 1.0) * c + ops.sigmoid(i) * ops.tanh(g)
+    return ops.sigmoid(o) * ops.tanh(c), c
+
+
+def write(decoder, grid, longest: int, samples: int = 0, seed=None):
+    """Captions without a search: the likeliest word each time, or with `samples` > 0 so many drawn a photo.
+
+    Returns:
+        int32 (N, max(samples, 1), longest + 1): words, END, PAD.
+    """
+    captions = max(samples, 1)
+    *contexts, h, c = decoder.look(grid)
+    h, c = (ops.repeat(x, captions, axis=0) for x in (h, c))
+    token = ops.zeros_like(h[:, 0], dtype="int32") + START
+    done = token == END
+    out = []
+    for _ in range(longest + 1):
+        log_probs, _, h, c = decoder.step(token, *contexts, h, c, captions)
+        log_probs = log_probs[:, END:]  # what comes before is never written
+        if samples:
+            token = keras.random.categorical(log_probs, 1, dtype="int32", seed=seed)[:, 0] + END
+        else:
+            token = ops.cast(ops.argmax(log_probs, axis=-1), "int32") + END
+        token = ops.where(done, PAD, token)
+        done = ops.logical_or(done, token == END)
+        out.append(token)
+    return ops.reshape(ops.stack(out, axis=-1), (-1, captions, longest + 1))
 
 
 class Decoder(keras.Model):
     """See the module's docstring. `look` and `step` are what is exported, `call` is what is trained."""
+
+    contexts = ("keys", "values", "gates")  # what `look` says beside the first state
+    attentive = True
 
     def __init__(self, config: DecoderConfig):
         super().__init__(name="decoder")
@@ -84,12 +129,6 @@ class Decoder(keras.Model):
         h, c = ops.split(self.first_state(mean), 2, axis=-1)
         return self.keys(grid), self.values(grid), self.photo_gates(mean), h, c
 
-    def cell(self, gates, c):
-        """One LSTM step from the sum of its gates (B, 4 D) (Hochreiter and Schmidhuber 1997) -> h, c."""
-        i, f, o, g = ops.split(gates, 4, axis=-1)
-        c = ops.sigmoid(f + 1.0) * c + ops.sigmoid(i) * ops.tanh(g)
-        return ops.sigmoid(o) * ops.tanh(c), c
-
     def attend(self, h, keys, values):
         """h (B, Q, D), keys and values (B, R, D) -> what was seen (B, Q, D), attention (B, H, Q, R), rows of sum 1."""
         heads, width = self.config.heads, self.config.units // self.config.heads
@@ -111,10 +150,12 @@ class Decoder(keras.Model):
     def step(self, token, keys, values, gates, h, c, captions=1):
         """One word of `captions` captions of each photo, photo by photo.
 
-        token (N C,), keys and values (N, R, D), gates (N C, 4 D), h and c (N C, D) -> log_probs (N C, V),
+        token (N C,), keys and values (N, R, D), gates (N, 4 D), h and c (N C, D) -> log_probs (N C, V),
         attention (N C, R), h, c.
         """
-        h, c = self.cell(self.word_gates(self.words(token)) + gates + self.state_gates(h), c)
+        if captions > 1:
+            gates = ops.repeat(gates, captions, axis=0)
+        h, c = lstm_cell(self.word_gates(self.words(token)) + gates + self.state_gates(h), c)
         seen, attention = self.attend(ops.reshape(h, (-1, captions, self.config.units)), keys, values)
         log_probs = ops.log_softmax(self.logits(h, ops.reshape(seen, (-1, self.config.units))))
         attention = ops.reshape(ops.mean(attention, axis=1), (-1, keys.shape[1]))
@@ -130,41 +171,10 @@ class Decoder(keras.Model):
         word_gates = self.word_gates(words) + gates[:, None]  # (N C, T, 4 D)
         outputs = []
         for t in range(length):
-            h, c = self.cell(word_gates[:, t] + self.state_gates(h), c)
+            h, c = lstm_cell(word_gates[:, t] + self.state_gates(h), c)
             outputs.append(h)
         units = self.config.units
         h = ops.reshape(ops.stack(outputs, axis=1), (-1, captions * length, units))  # (N, C T, D)
         h = self.state_dropout(h, training=training)
         seen, _ = self.attend(h, keys, values)
         return ops.reshape(self.logits(h, seen, training=training), (-1, captions, length, self.config.vocabulary))
-
-    def write(self, grid, longest: int, samples: int = 0, seed=None):
-        """Captions without a search: the likeliest word each time, or with `samples` > 0 so many drawn a photo.
-
-        Returns:
-            int32 (N, max(samples, 1), longest + 1): words, END, PAD.
-        """
-        captions = max(samples, 1)
-        keys, values, gates, h, c = self.look(grid)
-        gates, h, c = (ops.repeat(x, captions, axis=0) for x in (gates, h, c))
-        token = ops.zeros_like(h[:, 0], dtype="int32") + START
-        done = token == END
-        out = []
-        for _ in range(longest + 1):
-            log_probs, _, h, c = self.step(token, keys, values, gates, h, c, captions)
-            log_probs = log_probs[:, END:]  # what comes before is never written
-            if samples:
-                token = keras.random.categorical(log_probs, 1, dtype="int32", seed=seed)[:, 0] + END
-            else:
-                token = ops.cast(ops.argmax(log_probs, axis=-1), "int32") + END
-            token = ops.where(done, PAD, token)
-            done = ops.logical_or(done, token == END)
-            out.append(token)
-        return ops.reshape(ops.stack(out, axis=-1), (-1, captions, longest + 1))
-
-    def get_config(self):
-        return asdict(self.config)
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(DecoderConfig(**config))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import keras
 import numpy as np
 import onnx
 import tensorflow as tf
@@ -22,14 +23,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convert import encoders
 from convert.data import END, PAD, START, UNKNOWN
-from convert.decoder import Decoder, DecoderConfig
+from convert.decoder import DecoderConfig, build_decoder
 from convert.encoders import Encoder
 from convert.train import load_best, put_weights, weights_of
 from convert.weights import onnx_layout
 
 OPSET = 18
 STORED_IN_HALF = 256  # numbers; smaller arrays stay float32
-CONTEXTS = ["context_keys", "context_values", "context_gates"]
 STATES = ["state_h", "state_c"]
 # Words that PTB splits off, written without a space before them.
 GLUE = ["'s", "n't", "'re", "'ll", "'d", "'m", "'ve", "'"]
@@ -50,7 +50,7 @@ class Trained:
     """A run's networks with their averaged weights, as float16 would hold them."""
 
     encoder: Encoder
-    decoder: Decoder
+    decoder: keras.Model
     vocabulary: list[str]
     run: dict  # run.json
 
@@ -63,8 +63,7 @@ def load_run(folder: Path) -> Trained:
     """
     run = json.loads((folder / "run.json").read_text())
     encoder = encoders.build(run["settings"]["encoder"])
-    decoder = Decoder(DecoderConfig(**run["decoder"]))
-    decoder.build((None, None, decoder.config.features))
+    decoder = build_decoder(DecoderConfig(**run["decoder"]))
     weights = load_best(folder)
     put_weights(decoder, {k: v for k, v in weights.items() if k.startswith("decoder")})
     for part in (encoder.trunk, encoder.tail):
@@ -84,23 +83,21 @@ def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: 
     trained = load_run(folder)
     encoder, decoder = trained.encoder, trained.decoder
     vision, (width, height) = encoder.model(), encoder.size
-    config = decoder.config
+
+    names = looked_at(decoder)
 
     def look(image):
-        keys, values, gates, h, c = decoder.look(vision(tf.cast(image, tf.float32)))
-        return dict(zip(CONTEXTS + STATES, (keys, values, gates, h, c), strict=True))
+        return dict(zip(names, decoder.look(vision(tf.cast(image, tf.float32))), strict=True))
 
-    def step(token, context_keys, context_values, context_gates, state_h, state_c):
-        log_probs, attention, h, c = decoder.step(token, context_keys, context_values, context_gates, state_h, state_c)
-        return {"log_probs": log_probs, "attention": attention, "next_state_h": h, "next_state_c": c}
+    def step(token, *looked):
+        log_probs, attention, h, c = decoder.step(token, *looked)
+        seen = {"attention": attention} if decoder.attentive else {}
+        return {"log_probs": log_probs, "next_state_h": h, "next_state_c": c, **seen}
 
-    regions, units = vision.output_shape[1], config.units
-    shapes = dict(
-        zip(CONTEXTS + STATES, [(regions, units), (regions, units), (4 * units,), (units,), (units,)], strict=True)
-    )
     image = tf.TensorSpec((None, height, width, 3), tf.uint8, "image")
     token = tf.TensorSpec((None,), tf.int64, "token")
-    inputs = [tf.TensorSpec((None, *shape), tf.float32, n) for n, shape in shapes.items()]
+    shapes = [tensor.shape[1:] for tensor in decoder.look(np.zeros((1, *vision.output_shape[1:]), "float32"))]
+    inputs = [tf.TensorSpec((None, *shape), tf.float32, n) for n, shape in zip(names, shapes, strict=True)]
     weights = {**weights_of(vision), **weights_of(decoder)}
     graphs = {
         "encoder.onnx": _graph(look, [image], weights, "N"),
@@ -137,6 +134,11 @@ def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: 
         for file in partial.iterdir():
             shutil.move(file, out / file.name)
     return trained
+
+
+def looked_at(decoder: keras.Model) -> list[str]:
+    """The names, in a bundle, of what a decoder's `look` says."""
+    return [f"context_{name}" for name in decoder.contexts] + STATES
 
 
 def sha256(path: Path) -> str:

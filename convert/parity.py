@@ -9,7 +9,7 @@ from keras import ops
 from tqdm import tqdm
 
 from convert.data import END, START
-from convert.export import CONTEXTS, STATES, Trained
+from convert.export import STATES, Trained, looked_at
 from function.bundles import load_bundle
 
 TIE = 1e-3  # a step where the first two words are closer than this may go either way
@@ -56,7 +56,7 @@ def compare(trained: Trained, bundle: Path, photos: Iterable[np.ndarray]) -> Par
     for start in tqdm(range(0, len(pixels), 50), "parity", unit="batch"):
         batch = np.ascontiguousarray(pixels[start : start + 50])
         looked = [ops.convert_to_numpy(x) for x in decoder.look(vision(batch.astype("float32")))]
-        names = CONTEXTS + STATES
+        names = looked_at(decoder)
         feeds = dict(zip(names, loaded.encoder.run(names, {"image": batch}), strict=True))
         for name, ours in zip(names, looked, strict=True):
             worst_encoder = max(worst_encoder, float(np.abs(feeds[name] - ours).max() / np.abs(ours).max()))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 CHOICES = {
     "encoder": ("lite2", "xception"),
+    "decoder": ("attention", "merge"),
     "depth": ("frozen", "tail", "full"),
     "reward": ("words", "cider"),
 }
@@ -15,6 +16,7 @@ class Settings:
 
     data: str
     encoder: str = "lite2"
+    decoder: str = "attention"
     depth: str = "frozen"
     reward: str = "words"
     epochs: int = 10
@@ -40,6 +42,7 @@ class Settings:
 HELP = {
     "data": "a folder in Flickr8k's format",
     "encoder": "EfficientNet-Lite2 (small and fast) or Xception (the original)",
+    "decoder": "attention over the grid, or the original's merge of a pooled vector and an LSTM",
     "depth": "what learns: the decoder, the encoder's last stages too, or everything",
     "reward": "the references' next words, or CIDEr-D of captions drawn from the model",
     "epochs": "at most so many; the learning rate falls over them",

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from convert import data, encoders
 from convert.cider import CiderD
 from convert.data import END, PAD, UNKNOWN
-from convert.decoder import Decoder, DecoderConfig
+from convert.decoder import DecoderConfig, build_decoder, write
 from convert.settings import Settings
 from convert.weights import read_bundle
 
@@ -44,7 +44,7 @@ class Captioner(keras.Model):
     the sum over words of sample weight times smoothed cross-entropy, divided by N C.
     """
 
-    def __init__(self, vision: keras.Model | None, decoder: Decoder, label_smoothing: float):
+    def __init__(self, vision: keras.Model | None, decoder: keras.Model, label_smoothing: float):
         super().__init__(name="captioner")
         self.vision, self.decoder, self.label_smoothing = vision, decoder, label_smoothing
 
@@ -76,7 +76,7 @@ class Writer(keras.Model):
 
     def call(self, photos):
         grid = self.captioner.see(photos)
-        return self.captioner.decoder.write(grid, self.longest, self.samples, self.seeds)
+        return write(self.captioner.decoder, grid, self.longest, self.samples, self.seeds)
 
 
 class AdamW(keras.optimizers.AdamW):
@@ -337,9 +337,15 @@ def train(settings: Settings, out: Path, cache: Path, start: list[Path] | None =
     if origin:
         config = replace(DecoderConfig(**origin.decoder), dropout=settings.dropout)
     else:
-        config = DecoderConfig(len(vocabulary), features, settings.units, settings.word_units, dropout=settings.dropout)
-    decoder = Decoder(config)
-    decoder.build((None, None, features))
+        config = DecoderConfig(
+            len(vocabulary),
+            features,
+            settings.units,
+            settings.word_units,
+            dropout=settings.dropout,
+            kind=settings.decoder,
+        )
+    decoder = build_decoder(config)
     vision = {"frozen": None, "tail": encoder.tail, "full": encoder.model()}[settings.depth]
     model = Captioner(vision, decoder, settings.label_smoothing if settings.reward == "words" else 0.0)
     model.built = True

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from function.bundles import BundleError
-from function.captioner import Captioner, load_captioner
+from function.captioner import Captioner, as_json, load_captioner
 from function.explain import draw, panel_size
 from function.photos import UnreadablePhoto, read_photo
 
 PROGRAM = "python -m function"
 EPILOG = """\
-{"path": "a.jpg", "caption": "a dog runs", "captions": [{"text": ..., "log_probability": ...}, ...],
+{"path": "a.jpg", "caption": "a dog runs", "confidence": 0.61,
+ "captions": [{"text": ..., "log_probability": ..., "confidence": ...}, ...],
  "model": ..., "milliseconds": ...} is what an image gives, best caption first; one that cannot be
 captioned gives {"path": ..., "error": ...}, and the rest goes on. Exit status: 0 if every image has
 its caption, 1 if some have not, 2 if there is no usable model or --explain could not draw.
@@ -30,9 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog=PROGRAM, description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a file, or - for standard input")
-    parser.add_argument(
-        "--beams", type=_at_least_one, metavar="N", help="beams of the search (default: the model's)"
-    )
+    parser.add_argument("--beams", type=_at_least_one, metavar="N", help="beams of the search (default: the model's)")
     parser.add_argument(
         "--bundle",
         type=Path,
@@ -76,8 +75,7 @@ def _caption(path: str, captioner: Captioner, beams: int | None) -> tuple[dict[s
         return {"error": str(error)}, ()
     captions = captioner.caption(photo.pixels[None], beams)[0]
     answer = {
-        "caption": captions[0].text,
-        "captions": [{"text": c.text, "log_probability": c.log_probability} for c in captions],
+        **as_json(captions),
         "model": captioner.name,
         "milliseconds": round(1000 * (time.perf_counter() - began)),
     }

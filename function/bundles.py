@@ -1,7 +1,8 @@
 """A model bundle: a folder that holds all the captioner knows about its model.
 
 `bundle.json` (settings, and the hash of every other file), `vocabulary.json` (the index is the token),
-`encoder.onnx` and `decoder.onnx`. Everything is checked as it is loaded: a bundle that loads also runs.
+`encoder.onnx`, `decoder.onnx` and, once it is calibrated, `confidence.json`. Everything is checked as it is
+loaded: a bundle that loads also runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+
+from function.confidence import Confidence, read_confidence
 
 # Each setting that is read from bundle.json and its type; [int] is a list of int.
 SETTINGS = {
@@ -65,6 +68,7 @@ class Bundle:
     contexts: list[str]  # what the encoder says once and the decoder reads at each step
     states: list[str]  # what the encoder begins and each step of the decoder carries on
     prefix: bool  # the decoder reads the caption so far, instead of its last token and states
+    confidence: Confidence | None
 
 
 def load_bundle(folder: Path, threads: int | None = None) -> Bundle:
@@ -88,6 +92,10 @@ def load_bundle(folder: Path, threads: int | None = None) -> Bundle:
         encoder = _session(contents["encoder.onnx"], threads)
     with _naming(folder / "decoder.onnx"):
         decoder = _session(contents["decoder.onnx"], threads)
+    with _naming(folder / "confidence.json"):
+        confidence = read_confidence(contents["confidence.json"]) if "confidence.json" in contents else None
+        if confidence:
+            _check_confidence(confidence, encoder)
     encoded = [tensor.name for tensor in encoder.get_outputs()]
     bundle = Bundle(
         name=settings["name"],
@@ -107,6 +115,7 @@ def load_bundle(folder: Path, threads: int | None = None) -> Bundle:
         contexts=[name for name in encoded if name.startswith("context_")],
         states=[name for name in encoded if name.startswith("state_")],
         prefix=settings["decoder"] == "prefix",
+        confidence=confidence,
     )
     with _naming(folder / "bundle.json"):
         _check_tokens(bundle)
@@ -209,9 +218,7 @@ def _check_encoder(bundle: Bundle) -> None:
 
 def _check_decoder(bundle: Bundle) -> None:
     """The last token, or all so far, and what the encoder says -> log_probs and each state carried on."""
-    encoded = {
-        tensor.name: (tensor.type, ["B", *tensor.shape[1:]]) for tensor in bundle.encoder.get_outputs()
-    }
+    encoded = {tensor.name: (tensor.type, ["B", *tensor.shape[1:]]) for tensor in bundle.encoder.get_outputs()}
     if not bundle.prefix:
         _check_inputs(bundle.decoder, {"token": ("tensor(int64)", ["B"]), **encoded})
     elif bundle.states:
@@ -232,12 +239,17 @@ def _check_decoder(bundle: Bundle) -> None:
         _check(outputs["attention"], "tensor(float)", ["B", "regions"])
 
 
+def _check_confidence(confidence: Confidence, encoder: ort.InferenceSession) -> None:
+    shapes = {tensor.name: tensor.shape[1:] for tensor in encoder.get_outputs()}
+    width = len(confidence.weights)
+    if shapes.get(confidence.tensor) != [width]:
+        raise ValueError(f"the encoder has no output {confidence.tensor} of width {width}")
+
+
 def _check_inputs(session: ort.InferenceSession, expected: dict[str, tuple[str, list[Any]]]) -> None:
     inputs = {tensor.name: tensor for tensor in session.get_inputs()}
     if inputs.keys() != expected.keys():
-        raise ValueError(
-            f"its inputs are {', '.join(sorted(inputs))}, expected {', '.join(sorted(expected))}"
-        )
+        raise ValueError(f"its inputs are {', '.join(sorted(inputs))}, expected {', '.join(sorted(expected))}")
     for name, (kind, shape) in expected.items():
         _check(inputs[name], kind, shape)
 
@@ -250,9 +262,7 @@ def _check(tensor: ort.NodeArg, kind: str, shape: list[Any]) -> None:
         if isinstance(have, int) and isinstance(want, int)
     )
     if tensor.type != kind or not agree or isinstance(tensor.shape[0], int):
-        raise ValueError(
-            f"{tensor.name} is {tensor.type} {_axes(tensor.shape)}, expected {kind} {_axes(shape)}"
-        )
+        raise ValueError(f"{tensor.name} is {tensor.type} {_axes(tensor.shape)}, expected {kind} {_axes(shape)}")
 
 
 def _axes(shape: list[Any]) -> str:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,24 @@ class Caption:
     text: str
     log_probability: float  # as in Hypothesis
     tokens: tuple[int, ...]
+    confidence: float | None = None  # see function.confidence; None where the bundle is not calibrated
+
+
+def as_json(captions: Sequence[Caption]) -> dict[str, Any]:
+    """A photo's captions, best first, as records and answers say them; without confidence where there is none."""
+
+    def fields(caption: Caption) -> dict[str, Any]:
+        said = {"text": caption.text, "log_probability": round(caption.log_probability, 6)}
+        if caption.confidence is not None:
+            said["confidence"] = round(caption.confidence, 3)
+        return said
+
+    best = fields(captions[0])
+    return {
+        "caption": best["text"],
+        **({"confidence": best["confidence"]} if "confidence" in best else {}),
+        "captions": [fields(caption) for caption in captions],
+    }
 
 
 class Captioner:
@@ -77,7 +96,12 @@ class Captioner:
             length_exponent=bundle.length_exponent,
             flawed=lambda tokens: flawed(self.words(tokens), bundle.never_last),
         )
-        return [[self._written(hypothesis) for hypothesis in hypotheses] for hypotheses in found]
+        confidence = bundle.confidence
+        known = confidence.known(encoded[confidence.tensor]).tolist() if confidence else [None] * len(found)
+        return [
+            [self._written(hypothesis, of_photo) for hypothesis in hypotheses]
+            for hypotheses, of_photo in zip(found, known, strict=True)
+        ]
 
     def attention(self, pixels: NDArray[np.uint8], tokens: Sequence[int]) -> NDArray[np.float32]:
         """Where the decoder looks in a photo, uint8 (H, W, 3), as it says each token: (words, rows, columns).
@@ -139,9 +163,14 @@ class Captioner:
 
         return step
 
-    def _written(self, hypothesis: Hypothesis) -> Caption:
-        text = sentence(self.words(hypothesis.tokens), self.bundle.glue, self.sentence_case)
-        return Caption(text, hypothesis.log_probability, hypothesis.tokens)
+    def _written(self, hypothesis: Hypothesis, known: float | None) -> Caption:
+        """The caption of a photo that is `known` (see function.confidence)."""
+        bundle = self.bundle
+        text = sentence(self.words(hypothesis.tokens), bundle.glue, self.sentence_case)
+        confidence = None
+        if bundle.confidence and known is not None:
+            confidence = known * bundle.confidence.right(score(hypothesis, bundle.length_exponent))
+        return Caption(text, hypothesis.log_probability, hypothesis.tokens, confidence)
 
 
 def load_captioner(folder: Path | None = None, sentence_case: bool = False) -> Captioner:
@@ -184,9 +213,6 @@ def beam_search(
     sound: list[list[float]] = [[] for _ in range(photos)]  # scores of the finished that are not flawed
     unfinished = [Hypothesis((), 0.0)] * photos
 
-    def score(done: Hypothesis) -> float:
-        return done.log_probability / math.pow(len(done.tokens) + 1, length_exponent)
-
     for length in range(1, longest + 2):  # of what ends in this step, the end token counted
         log_probs = step(prefixes, parents).astype(np.float64)  # (N*K, V)
         if np.isnan(log_probs).any():
@@ -205,7 +231,7 @@ def beam_search(
             done = Hypothesis(tuple(words), float(sums[photo, k]))
             finished[photo].append(done)
             if not flawed(done.tokens):
-                sound[photo].append(score(done))
+                sound[photo].append(score(done, length_exponent))
         if length > longest:
             break
         sums[ended] = -np.inf
@@ -221,9 +247,14 @@ def beam_search(
         if not (sums > -np.inf).any():
             break
     return [
-        sorted(all_ended, key=lambda done: (flawed(done.tokens), -score(done)))[:beams] or [best]
+        sorted(all_ended, key=lambda done: (flawed(done.tokens), -score(done, length_exponent)))[:beams] or [best]
         for all_ended, best in zip(finished, unfinished, strict=True)
     ]
+
+
+def score(hypothesis: Hypothesis, length_exponent: float) -> float:
+    """What captions are ranked by: the sum of log-probabilities over length, the end token counted."""
+    return hypothesis.log_probability / math.pow(len(hypothesis.tokens) + 1, length_exponent)
 
 
 def _best(totals: NDArray[np.float64], k: int) -> NDArray[np.intp]:

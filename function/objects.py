@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from botocore.exceptions import ClientError
 
 from function import metadata
-from function.captioner import Captioner
+from function.captioner import Captioner, as_json
 from function.events import ObjectName
 from function.photos import UnreadablePhoto, read_photo
 from function.records import Overtaken, Record, Records, stamp, tombstone
@@ -78,11 +78,11 @@ def describe(data: bytes, captioner: Captioner) -> dict[str, Any]:
         photo = read_photo(data, captioner.image_size)
     except UnreadablePhoto as error:
         return fields | {"status": "rejected", "reason": str(error)}
-    captions = captioner.caption(photo.pixels[None])[0]
+    said = as_json(captioner.caption(photo.pixels[None])[0])
     return fields | {
         "status": "captioned",
-        "caption": captions[0].text,
-        "captions": tuple({"text": c.text, "log_probability": round(c.log_probability, 6)} for c in captions),
+        **said,
+        "captions": tuple(said["captions"]),
         "caption_by": "model",
         "model": captioner.name,
         "width": photo.width,
@@ -199,9 +199,7 @@ def _author(record: Record) -> str:
     return "person" if record.caption_by == "person" else record.model or ""
 
 
-def _write_back(
-    name: ObjectName, service: Service, found: Found, record: Record, wanted: dict[str, str]
-) -> Record:
+def _write_back(name: ObjectName, service: Service, found: Found, record: Record, wanted: dict[str, str]) -> Record:
     try:
         etag, version_id = metadata.write(service.s3, name.bucket, name.key, found.head, wanted)
     except metadata.Replaced as error:

@@ -36,7 +36,8 @@ class Record:
     status: Status
     revision: int = 0  # 0: not yet written
     caption: str | None = None
-    captions: tuple[Mapping[str, Any], ...] = ()  # {"text", "log_probability"}, best first
+    captions: tuple[Mapping[str, Any], ...] = ()  # {"text", "log_probability", "confidence"}, best first
+    confidence: float | None = None  # of `caption`, 0 to 1; a person's has none
     caption_by: Literal["model", "person"] | None = None
     model: str | None = None
     sha256: str | None = None  # of the bytes, hexadecimal
@@ -113,13 +114,17 @@ class Records:
 
 def _to_item(record: Record) -> dict[str, Any]:
     fields = as_json(record)
-    if record.captions:  # DynamoDB's numbers are decimal
-        fields["captions"] = [
-            {**caption, "log_probability": Decimal(str(caption["log_probability"]))}
-            for caption in record.captions
-        ]
     serialize = TypeSerializer().serialize
-    return {name: serialize(value) for name, value in fields.items()}
+    return {name: serialize(_decimal(value)) for name, value in fields.items()}
+
+
+def _decimal(value: Any) -> Any:
+    """DynamoDB's numbers are decimal: so become the floats in lists and mappings too."""
+    if isinstance(value, list):
+        return [_decimal(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _decimal(item) for name, item in value.items()}
+    return Decimal(str(value)) if isinstance(value, float) else value
 
 
 def _from_item(item: Mapping[str, Any]) -> Record:
@@ -128,8 +133,10 @@ def _from_item(item: Mapping[str, Any]) -> Record:
     for name in ("revision", "width", "height", "bytes", "expires_at"):
         if name in fields:
             fields[name] = int(fields[name])
+    if "confidence" in fields:
+        fields["confidence"] = float(fields["confidence"])
     fields["captions"] = tuple(
-        {**caption, "log_probability": float(caption["log_probability"])}
+        {name: float(value) if isinstance(value, Decimal) else value for name, value in caption.items()}
         for caption in fields.get("captions", ())
     )
     return Record(**fields)
