@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes
 MAKEFLAGS += --no-print-directory # what a target prints can be piped on, also where make runs it within make
 
-.PHONY: run caption model adopt bench image invoke picture test lint test-deps lock
+.PHONY: run caption model original adopt bench image invoke picture test lint test-deps lock
 
 # The whole way on this machine; PHOTOS=path for your own photos, ONCE=1 to stop after the captions.
 run: .venv/run.stamp
@@ -36,8 +36,21 @@ model: .venv-convert/run.stamp
 	$(TAIL) --out .runs/average --from .runs/settled .runs/cider-2 .runs/cider-3 --epochs 0
 	$(CONVERT) results $(addprefix .runs/,frozen tail cider settled words cider-2 cider-3 average)
 	$(CONVERT) export --model .runs/average --data '$(DATA)' --out function/bundle --name $(MODEL) --length-exponent 0.7
+	$(CONVERT) calibrate --data '$(DATA)' --diagram function/bundle/reliability.svg
 	$(CONVERT) evaluate --data '$(DATA)' --keep
 MODEL = flickr8k-lite2-lstm-2
+
+# The model that everybody builds, measured as this one is: Xception's pooled features and an LSTM, merged.
+original: .venv-convert/run.stamp
+	@test -n '$(DATA)' || { echo "DATA=folder is missing: photos and captions in Flickr8k's format" >&2; exit 2; }
+	$(TRAIN) --out .runs/original --encoder xception --decoder merge --views 0 --epochs 12 --patience 4 --units 256 \
+		--word-units 256 --dropout 0.5 --minimum-count 1 --longest 33 --label-smoothing 0 --weight-decay 0 \
+		--final-rate 1 --average 0
+	$(CONVERT) export --model .runs/original --data '$(DATA)' --out .runs/original-bundle --name original
+	for beams in 1 3; do \
+		$(CONVERT) evaluate --bundle .runs/original-bundle --data '$(DATA)' --beams $$beams --keep \
+			--out .runs/original-$$beams.json || exit 1; \
+	done
 
 # How long a photo takes on one core, stage by stage.
 bench: .venv/run.stamp

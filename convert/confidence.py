@@ -48,7 +48,7 @@ class Calibration:
     @property
     def bins(self) -> list[tuple[float, float]]:
         """Mean confidence and share of right captions, in bins of equal size, the least sure first."""
-        order = np.array_split(np.argsort(self.confidence, kind="stable"), BINS)
+        order = np.array_split(np.argsort(self.confidence, kind="stable"), min(BINS, len(self.confidence)))
         return [(float(self.confidence[b].mean()), float(self.right[b].mean())) for b in order]
 
     @property
@@ -58,7 +58,7 @@ class Calibration:
 
     @property
     def area(self) -> float:
-        """How often a right caption is surer than a wrong one (area under the ROC curve); NaN where there is but one."""
+        """How often a right caption is surer than a wrong one (area under the ROC curve); NaN without both."""
         ranks, right = rankdata(self.confidence), self.right
         if right.all() or not right.any():
             return float("nan")
@@ -71,7 +71,7 @@ class Calibration:
             f"calibration error {self.error:.3f}, area under the ROC curve {self.area:.2f}",
             "",
             "| said | " + " | ".join(f"{said:.2f}" for said, _ in self.bins) + " |",
-            "| --- |" + " --- |" * BINS,
+            "| --- |" + " --- |" * len(self.bins),
             "| so | " + " | ".join(f"{so:.2f}" for _, so in self.bins) + " |",
             "",
             f"99 % of dev photos are known by {np.percentile(self.known, 1):.2f} or more;",

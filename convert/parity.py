@@ -59,7 +59,8 @@ def compare(trained: Trained, bundle: Path, photos: Iterable[np.ndarray]) -> Par
         names = looked_at(decoder)
         feeds = dict(zip(names, loaded.encoder.run(names, {"image": batch}), strict=True))
         for name, ours in zip(names, looked, strict=True):
-            worst_encoder = max(worst_encoder, float(np.abs(feeds[name] - ours).max() / np.abs(ours).max()))
+            largest = float(np.abs(ours).max()) or 1.0  # a state may begin at nothing
+            worst_encoder = max(worst_encoder, float(np.abs(feeds[name] - ours).max()) / largest)
         *contexts, h, c = looked
         token = np.full(len(batch), START, np.int64)
         live = np.ones(len(batch), bool)
