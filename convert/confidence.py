@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
 from tqdm import tqdm
 
 from convert import data
@@ -59,10 +58,11 @@ class Calibration:
     @property
     def area(self) -> float:
         """How often a right caption is surer than a wrong one (area under the ROC curve); NaN without both."""
-        ranks, right = rankdata(self.confidence), self.right
-        if right.all() or not right.any():
+        right, wrong = self.confidence[self.right], self.confidence[~self.right]
+        if not (len(right) and len(wrong)):
             return float("nan")
-        return float((ranks[right].mean() - (right.sum() + 1) / 2) / (~right).sum())
+        surer, level = right[:, None] > wrong, right[:, None] == wrong
+        return float((surer + level / 2).mean())
 
     def __str__(self) -> str:
         lines = [

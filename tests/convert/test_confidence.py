@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from scipy.special import expit
 
 from convert import confidence
 from convert.__main__ import main
@@ -13,12 +12,13 @@ from convert.confidence import Calibration, logistic
 from convert.export import export
 from convert.unlike import KINDS
 from function.bundles import load_bundle
+from function.confidence import sigmoid
 
 
 def test_logistic_regression_finds_the_weights_that_drew_its_data():
     random = np.random.default_rng(0)
     x = random.normal(3, 2, (20_000, 2))
-    y = random.random(20_000) < expit(x @ [1.0, -0.5] + 0.3)
+    y = random.random(20_000) < sigmoid(x @ [1.0, -0.5] + 0.3)
     weights, bias = logistic(x, y)
     assert weights == pytest.approx([1.0, -0.5], abs=0.05)
     assert bias == pytest.approx(0.3, abs=0.15)
