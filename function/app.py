@@ -38,8 +38,10 @@ logging.getLogger("function").setLevel(logging.INFO)
 # A call that hangs must fail, and be tried again, well within the function's timeout.
 PATIENCE = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
 
-# Links to photos are signed by version 4, which is the only one everywhere, and lead to the bucket's own region.
-SIGNING = Config(signature_version="s3v4", s3={"us_east_1_regional_endpoint": "regional"})
+# Links to photos are signed by version 4, the only one that works everywhere, and lead to the bucket in its own region.
+SIGNING = Config(
+    signature_version="s3v4", s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"}
+)
 
 LONGEST_RESULT = 1000  # characters, in the report of S3 Batch Operations
 
