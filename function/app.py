@@ -2,7 +2,7 @@
 
 Environment: TABLE (the records' table), WRITE_BACK (`metadata`, `annotation` or `none`), RETENTION_DAYS (of records;
 default: for ever), EVENT_BUS (where captions and rejections are announced; default: nowhere), BUNDLE (a model folder
-instead of the one that ships). boto3 reads the rest of its own.
+instead of the one that ships); what HTTP requests need is in function/api.py. boto3 reads the rest of its own.
 """
 
 import json
@@ -31,13 +31,17 @@ from function.events import (
 )
 from function.objects import ObjectUnavailable, Service, WriteBack, describe, settle
 from function.records import Record, Records, as_json
-from function.web import respond
 
 log = logging.getLogger(__name__)
 logging.getLogger("function").setLevel(logging.INFO)
 
 # A call that hangs must fail, and be tried again, well within the function's timeout.
 PATIENCE = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
+
+# Links to photos are signed by version 4, the only one that works everywhere, and lead to the bucket in its own region.
+SIGNING = Config(
+    signature_version="s3v4", s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"}
+)
 
 LONGEST_RESULT = 1000  # characters, in the report of S3 Batch Operations
 
@@ -51,7 +55,7 @@ def lambda_handler(event: object, context: object) -> Any:
 def deployed_service() -> Service:
     """What the environment says to answer with. Raises BundleError; KeyError where a variable is missing."""
     return Service(
-        s3=boto3.client("s3", config=PATIENCE),
+        s3=boto3.client("s3", config=PATIENCE.merge(SIGNING)),
         records=Records(boto3.client("dynamodb", config=PATIENCE), os.environ["TABLE"]),
         captioner=load_captioner(),
         write_back=_write_back(os.environ.get("WRITE_BACK", "metadata")),
@@ -114,7 +118,9 @@ def answer(event: object, service: Service) -> Any:
                 "results": [_answer_task(task, service) for task in tasks],
             }
         case HttpRequest(request):
-            return respond(request, service.captioner)
+            from function.api import deployed_site, respond  # here, since photos from S3 must not wait for this
+
+            return respond(request, service, deployed_site())
         case DirectObject(name):
             return as_json(settle(name, service))
         case DirectImage(data):

@@ -68,10 +68,17 @@ def labels(head: Mapping[str, Any], caption: str, model: str, sha256: str) -> di
     raise NotRewritable("its own metadata leave no room for a caption in S3's 2 KB")
 
 
+def no_labels(head: Mapping[str, Any]) -> dict[str, str]:
+    """What the metadata should say of a photo whose record a person deleted. Raises NotRewritable."""
+    if not says(head, {}) and (reason := _obstacle(head)):
+        raise NotRewritable(reason)
+    return {}
+
+
 def says(head: Mapping[str, Any], wanted: dict[str, str]) -> bool:
-    """Whether the object carries these labels already. S3 may encode them anew, so their text is compared."""
-    held = head["Metadata"]
-    return all(name in held and _text(held[name]) == _text(value) for name, value in wanted.items())
+    """Whether the object carries these labels and no others of ours. S3 may encode them anew: text is compared."""
+    held = {name: _text(value) for name, value in head["Metadata"].items() if name in OURS}
+    return held == {name: _text(value) for name, value in wanted.items()}
 
 
 def write(
@@ -112,6 +119,15 @@ def annotate(s3: S3Client, bucket: str, key: str, head: Mapping[str, Any], wante
             raise
     with _conditions(bucket, key):
         s3.put_object_annotation(**name, AnnotationPayload=payload, ObjectIfMatch=head["ETag"])
+
+
+def remove_annotation(s3: S3Client, bucket: str, key: str) -> None:
+    """Takes the annotation `caption` off the object, if it has one."""
+    try:
+        s3.delete_object_annotation(Bucket=bucket, Key=key, AnnotationName=ANNOTATION)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            raise
 
 
 @contextmanager

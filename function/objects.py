@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -30,6 +30,8 @@ WriteBack = Literal["metadata", "annotation", "none"]
 LARGEST = 50_000_000  # bytes; what is larger is not read, and is no photo
 ATTEMPTS = 5
 BUSY = (408, 409, 429)  # HTTP's 4xx that ask to try again
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +73,24 @@ class Found:
         return {"etag": etag or None, "version_id": self.head.get("VersionId")}
 
 
-def describe(data: bytes, captioner: Captioner) -> dict[str, Any]:
-    """The fields of a record that follow from the bytes alone: captions, or a rejection and its reason."""
+def describe(data: bytes, captioner: Captioner, beams: int | None = None, explain: bool = False) -> dict[str, Any]:
+    """The fields of a record that follow from the bytes alone: captions, or a rejection and its reason.
+
+    With `explain` also `attention`, {"word", "weights": rows of a grid} for each word of the best caption. Raises
+    BundleError where the model cannot tell.
+    """
     fields: dict[str, Any] = {"sha256": _sha256(data), "bytes": len(data)}
     try:
         photo = read_photo(data, captioner.image_size)
     except UnreadablePhoto as error:
         return fields | {"status": "rejected", "reason": str(error)}
-    said = as_json(captioner.caption(photo.pixels[None])[0])
+    captions = captioner.caption(photo.pixels[None], beams)[0]
+    if explain:
+        tokens = captions[0].tokens
+        grids = captioner.attention(photo.pixels, tokens).astype(float).round(4).tolist()
+        looks = zip(captioner.words(tokens), grids, strict=True)
+        fields["attention"] = [{"word": word, "weights": grid} for word, grid in looks]
+    said = as_json(captions)
     return fields | {
         "status": "captioned",
         **said,
@@ -97,12 +109,17 @@ def settle(name: ObjectName, service: Service) -> Record:
     The same bytes and model cost no inference, only what was left unfinished. Raises ObjectUnavailable, and
     Overtaken where others kept writing through all attempts.
     """
+    return until_undisturbed(lambda: _settle_once(name, service))
+
+
+def until_undisturbed(act: Callable[[], T]) -> T:
+    """What `act` returns, begun again where somebody else was faster. Raises Overtaken after ATTEMPTS."""
     for _ in range(ATTEMPTS - 1):
         try:
-            return _settle_once(name, service)
+            return act()
         except Overtaken as error:
             log.info("%s: beginning again", error)
-    return _settle_once(name, service)
+    return act()
 
 
 def _settle_once(name: ObjectName, service: Service) -> Record:
@@ -110,7 +127,7 @@ def _settle_once(name: ObjectName, service: Service) -> Record:
     known = service.records.read(image)
     found = _find(name, service.s3)
     if found is None:
-        if known and known.status == "deleted":
+        if known and known.status == "deleted" and known.caption_by is None:
             return known
         return service.records.write(tombstone(image, _now()), known)
 
@@ -118,14 +135,14 @@ def _settle_once(name: ObjectName, service: Service) -> Record:
     if "Body" in found.head:
         found.head["Body"].close()  # unread where the record holds
     wanted = None
-    if record.status == "captioned":
+    if record.status != "rejected":
         wanted, reason = _wanted(record, found) if service.write_back == "metadata" else (None, None)
         record = replace(record, reason=reason)
     if record != known:
         record = service.records.write(record, known)
         if service.announce and (known is None or _said(record) != _said(known)):
             service.announce(record)
-    if record.status == "captioned" and service.write_back == "annotation":
+    if record.status != "rejected" and service.write_back == "annotation":
         _annotate(name, service, found, record)
     if wanted is None or metadata.says(found.head, wanted):
         return record
@@ -150,7 +167,7 @@ def _find(name: ObjectName, s3: S3Client) -> Found | None:
 
 def _record(image: str, known: Record | None, found: Found, service: Service) -> Record:
     """The record of what is there now: the known one as far as it holds, else one made from the bytes."""
-    valid = _captioned(known, service.captioner)
+    valid = _standing(known, service.captioner)
     if valid and valid.etag == found.place["etag"]:
         return replace(valid, **found.place)
     size = found.head.get("ContentLength", 0)
@@ -170,16 +187,19 @@ def _record(image: str, known: Record | None, found: Found, service: Service) ->
     return record
 
 
-def _captioned(known: Record | None, captioner: Captioner) -> Record | None:
-    """The known record, if the caption in it is what this model, or a person, says of its bytes."""
-    if known is None or known.status != "captioned":
+def _standing(known: Record | None, captioner: Captioner) -> Record | None:
+    """The known record, if it is what a person, or this model, says of its bytes; a person may have deleted it."""
+    if known is None:
         return None
-    return known if known.caption_by == "person" or known.model == captioner.name else None
+    by_model = known.status == "captioned" and known.model == captioner.name
+    return known if known.caption_by == "person" or by_model else None
 
 
 def _wanted(record: Record, found: Found) -> tuple[dict[str, str] | None, str | None]:
     """What the object's metadata should say, or why it is left alone."""
     try:
+        if record.status == "deleted":
+            return metadata.no_labels(found.head), None
         return metadata.labels(found.head, record.caption or "", _author(record), record.sha256 or ""), None
     except metadata.NotRewritable as error:
         return None, str(error)
@@ -188,6 +208,8 @@ def _wanted(record: Record, found: Found) -> tuple[dict[str, str] | None, str | 
 def _annotate(name: ObjectName, service: Service, found: Found, record: Record) -> None:
     wanted = {"caption": record.caption or "", "model": _author(record), "source": record.sha256 or ""}
     try:
+        if record.status == "deleted":
+            return metadata.remove_annotation(service.s3, name.bucket, name.key)
         metadata.annotate(service.s3, name.bucket, name.key, found.head, wanted)
     except metadata.Replaced as error:
         log.info("%s", error)

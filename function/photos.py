@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+MEDIA_TYPES = {name: f"image/{name.lower()}" for name in (*FORMATS, "HEIC")}
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 PUBLIC_NAMES = {"MPO": "JPEG", "HEIF": "HEIC"}  # MPO: a JPEG with more pictures behind it, as phones write
 
@@ -57,7 +58,7 @@ def read_photo(data: bytes, size: tuple[int, int], draft: bool = True) -> Photo:
     UnreadablePhoto.
     """
     image = _open(data)
-    name = PUBLIC_NAMES.get(image.format or "", image.format or "")
+    name = _name(image)
     width, height = image.size
     try:
         if draft:
@@ -69,6 +70,12 @@ def read_photo(data: bytes, size: tuple[int, int], draft: bool = True) -> Photo:
         raise UnreadablePhoto(f"the {name} is damaged: {_one_line(error)}") from error
     width, height = _stored(orientation, width, height)
     return Photo(pixels, width, height, name)
+
+
+def read_media_type(data: bytes) -> str:
+    """What kind of photo this is, such as "image/jpeg", by its header alone. Raises UnreadablePhoto."""
+    image = _open(data)
+    return MEDIA_TYPES[_name(image)]
 
 
 def square(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -94,6 +101,10 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     except Exception as error:  # as in read_photo
         raise UnreadablePhoto(f"the header is damaged: {_one_line(error)}") from error
     return image
+
+
+def _name(image: ImageFile.ImageFile) -> str:
+    return PUBLIC_NAMES.get(image.format or "", image.format or "")
 
 
 def _is_heic(data: bytes) -> bool:

@@ -6,9 +6,9 @@ and a write holds only if the revision in the table is still the one that was re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
@@ -38,7 +38,7 @@ class Record:
     caption: str | None = None
     captions: tuple[Mapping[str, Any], ...] = ()  # {"text", "log_probability", "confidence"}, best first
     confidence: float | None = None  # of `caption`, 0 to 1; a person's has none
-    caption_by: Literal["model", "person"] | None = None
+    caption_by: Literal["model", "person"] | None = None  # deleted: "person" if one did, not the photo's removal
     model: str | None = None
     sha256: str | None = None  # of the bytes, hexadecimal
     etag: str | None = None  # without its quotes
@@ -60,6 +60,24 @@ def stamp(record: Record, now: datetime, life: timedelta | None = None) -> Recor
         record,
         captioned_at=utc.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         day=f"{utc.date()}#{crc32(record.image.encode()) % SHARDS}",
+        expires_at=int((now + life).timestamp()) if life else None,
+    )
+
+
+def corrected(record: Record, caption: str) -> Record:
+    """The record with a person's caption; what the model considered, and its place in the index, stay."""
+    return replace(record, caption=caption, confidence=None, caption_by="person")
+
+
+def forgotten(record: Record, now: datetime, life: timedelta | None = None) -> Record:
+    """The record of a photo that is there and that a person wants none of: only which bytes that is true of."""
+    return Record(
+        image=record.image,
+        status="deleted",
+        caption_by="person",
+        sha256=record.sha256,
+        etag=record.etag,
+        version_id=record.version_id,
         expires_at=int((now + life).timestamp()) if life else None,
     )
 
@@ -90,6 +108,19 @@ class Records:
         key = {"image": {"S": image}}
         answer = self.dynamodb.get_item(TableName=self.table, Key=key, ConsistentRead=True)
         return _from_item(answer["Item"]) if "Item" in answer else None
+
+    def newest(self, day: date, shard: int, before: str, some: int) -> Iterator[Record]:
+        """The records of a shard of a day that were made at `before` or earlier, newest first, `some` a request."""
+        pages = self.dynamodb.get_paginator("query").paginate(
+            TableName=self.table,
+            IndexName="by_day",
+            KeyConditionExpression="#day = :day AND captioned_at <= :before",
+            ExpressionAttributeNames={"#day": "day"},
+            ExpressionAttributeValues={":day": {"S": f"{day}#{shard}"}, ":before": {"S": before}},
+            ScanIndexForward=False,
+            PaginationConfig={"PageSize": some},
+        )
+        return (_from_item(item) for page in pages for item in page["Items"])
 
     def write(self, record: Record, known: Record | None) -> Record:
         """Puts `record` in the place of `known`, which was read before; None where there was no record.

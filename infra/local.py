@@ -2,7 +2,8 @@
 
 S3, SQS and DynamoDB are moto's, on loopback; bucket, queue, notification and table are made from
 template.yaml; the events that S3 puts on the queue go to the real `lambda_handler`, as Lambda's poller would
-hand them over. All of it lives in this one process, so nothing is left when it ends, however it ends.
+hand them over, and so do the requests that a browser sends to the page and the API, as API Gateway would. All of it
+lives in this one process, so nothing is left when it ends, however it ends.
 
 Environment: PHOTOS, one path or several as a shell would read them (default: the sample photos); ONCE, to
 stop after the captions; PORT, of the local AWS (default: any that is free).
@@ -30,6 +31,7 @@ from function.bundles import BundleError
 from function.events import ObjectName, read_message
 from function.objects import Service
 from function.records import Record
+from infra.gateway import serve
 from infra.template import Stack, create_stack
 
 SAMPLES = Path(__file__).parents[1] / "events" / "photos"
@@ -47,7 +49,7 @@ def main(environment: MutableMapping[str, str]) -> int:
         port = _port(environment.get("PORT", ""))
         stack = Stack()
         with local_aws(port) as endpoint:
-            environment.update(stack.properties("Captions")["Environment"]["Variables"])
+            environment.update(stack.properties("Captions")["Environment"]["Variables"], AUTH="LOCAL")
             keep_local(environment, endpoint, stack.region)
             return _run(photos, stack, endpoint, once=bool(environment.get("ONCE")))
     except (CannotStart, BundleError) as error:
@@ -231,13 +233,17 @@ def _run(photos: Mapping[str, Path], stack: Stack, endpoint: str, once: bool) ->
     )
 
     if not once:
-        _serve(poller, service, screen, bucket, endpoint, stack.region)
+        with serve(lambda event: lambda_handler(event, None)) as api:
+            _serve(poller, service, screen, bucket, endpoint, api, stack.region)
     return 0 if len(captioned) == len(photos) else 1
 
 
-def _serve(poller: Poller, service: Service, screen: Screen, bucket: str, endpoint: str, region: str) -> None:
+def _serve(
+    poller: Poller, service: Service, screen: Screen, bucket: str, endpoint: str, api: str, region: str
+) -> None:
     print(
-        "\nUpload more from another terminal; Ctrl-C to stop:\n"
+        f"\nThe page: {api}/\nThe API:  {api}/docs\n\n"
+        "Upload more there or from another terminal; Ctrl-C to stop:\n"
         f"  AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION={region} \\\n"
         f"    aws --endpoint-url {endpoint} s3 cp photo.jpg s3://{bucket}/\n",
         flush=True,
