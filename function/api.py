@@ -155,7 +155,7 @@ def _caption_routes(app: APIGatewayHttpResolver, service: Service) -> None:
         explain: Annotated[bool, Query(description="Say too where the model looked for each word.")] = False,
     ) -> Response[Any]:
         request = app.current_event.raw_event
-        described = describe(read_body(request), service.captioner, beams, explain)
+        described = describe(read_body(request), service.captioner, beams, explain, service.measure)
         if described["status"] == "rejected":
             raise UnreadablePhoto(described["reason"])
         if _prefers_text(request["headers"].get("accept", "")):

@@ -2,11 +2,11 @@
 
 Environment: TABLE (the records' table), WRITE_BACK (`metadata`, `annotation` or `none`), RETENTION_DAYS (of records;
 default: for ever), EVENT_BUS (where captions and rejections are announced; default: nowhere), BUNDLE (a model folder
-instead of the one that ships); what HTTP requests need is in function/api.py. boto3 reads the rest of its own.
+instead of the one that ships); what HTTP requests need is in function/api.py, what logs and metrics take in
+function/telemetry.py. boto3 reads the rest of its own.
 """
 
 import json
-import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from function import telemetry
 from function.captioner import load_captioner
 from function.events import (
     BatchJob,
@@ -31,9 +32,7 @@ from function.events import (
 )
 from function.objects import ObjectUnavailable, Service, WriteBack, describe, settle
 from function.records import Record, Records, as_json
-
-log = logging.getLogger(__name__)
-logging.getLogger("function").setLevel(logging.INFO)
+from function.telemetry import logger as log
 
 # A call that hangs must fail, and be tried again, well within the function's timeout.
 PATIENCE = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
@@ -46,9 +45,13 @@ SIGNING = Config(
 LONGEST_RESULT = 1000  # characters, in the report of S3 Batch Operations
 
 
+@log.inject_lambda_context(log_event=False)  # an event may hold a photo
 def lambda_handler(event: object, context: object) -> Any:
-    """Answers one event; see `answer`. `context` is Lambda's, and is not used."""
-    return answer(event, deployed_service())
+    """Answers one event; see `answer`. Of Lambda's `context`, each line of the log has the request's id."""
+    try:
+        return answer(event, deployed_service())
+    finally:
+        telemetry.flush()
 
 
 @cache
@@ -61,6 +64,8 @@ def deployed_service() -> Service:
         write_back=_write_back(os.environ.get("WRITE_BACK", "metadata")),
         life=timedelta(days=int(days)) if (days := os.environ.get("RETENTION_DAYS")) else None,
         announce=_announcer(bus) if (bus := os.environ.get("EVENT_BUS")) else None,
+        count=telemetry.count,
+        measure=telemetry.measure,
     )
 
 
@@ -120,11 +125,12 @@ def answer(event: object, service: Service) -> Any:
         case HttpRequest(request):
             from function.api import deployed_site, respond  # here, since photos from S3 must not wait for this
 
-            return respond(request, service, deployed_site())
+            with log.append_context_keys(correlation_id=request["requestContext"].get("requestId")):
+                return respond(request, service, deployed_site())
         case DirectObject(name):
             return as_json(settle(name, service))
         case DirectImage(data):
-            return describe(data, service.captioner)
+            return describe(data, service.captioner, measure=service.measure)
 
 
 def settle_all(names: tuple[ObjectName, ...], service: Service) -> None:
@@ -136,20 +142,22 @@ def settle_all(names: tuple[ObjectName, ...], service: Service) -> None:
         except Exception as error:
             errors.append(error)
         else:
-            log.info("%s is %s", name, record.status, extra={"image": record.image, "reason": record.reason})
+            _log(name, record)
     if errors:
         raise ExceptionGroup(f"{len(errors)} of {len(names)} objects", errors)
 
 
 def _answer_message(identifier: str, body: str, service: Service) -> bool:
     """Whether the message is done with; if not, the queue brings it again, then to the dead letters."""
-    try:
-        settle_all(read_message(body).objects, service)
-    except Exception as error:
-        causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
-        reason = "; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)
-        log.error("message %s: %s", identifier, reason, exc_info=error, extra={"message_id": identifier})
-        return False
+    with log.append_context_keys(correlation_id=identifier):
+        try:
+            settle_all(read_message(body).objects, service)
+        except Exception as error:
+            causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
+            service.measure("Failed", len(causes))
+            reason = "; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)
+            log.error("message %s: %s", identifier, reason, exc_info=error, extra={"message_id": identifier})
+            return False
     return True
 
 
@@ -158,14 +166,25 @@ def _answer_task(task: BatchTask, service: Service) -> dict[str, str]:
 
     So a photo that is rejected, or gone since the manifest was made, has succeeded.
     """
-    try:
-        record = settle(task.object, service)
-    except Exception as error:
-        refused = isinstance(error, ObjectUnavailable) and error.refused
-        code = "PermanentFailure" if refused else "TemporaryFailure"
-        said = f"{type(error).__name__}: {error}"
-        log.error("task %s: %s", task.identifier, said, exc_info=error, extra={"task_id": task.identifier})
-    else:
-        code, said = "Succeeded", f"{record.status}: {record.caption or record.reason or ''}"
-        log.info("%s is %s", task.object, record.status, extra={"image": record.image, "reason": record.reason})
+    with log.append_context_keys(correlation_id=task.identifier):
+        try:
+            record = settle(task.object, service)
+        except Exception as error:
+            service.measure("Failed", 1)
+            refused = isinstance(error, ObjectUnavailable) and error.refused
+            code = "PermanentFailure" if refused else "TemporaryFailure"
+            said = f"{type(error).__name__}: {error}"
+            log.error("task %s: %s", task.identifier, said, exc_info=error, extra={"task_id": task.identifier})
+        else:
+            code, said = "Succeeded", f"{record.status}: {record.caption or record.reason or ''}"
+            _log(task.object, record)
     return {"taskId": task.identifier, "resultCode": code, "resultString": said[:LONGEST_RESULT]}
+
+
+def _log(name: ObjectName, record: Record) -> None:
+    log.info(
+        "%s is %s",
+        name,
+        record.status,
+        extra={"image": record.image, "reason": record.reason, "model": record.model, "confidence": record.confidence},
+    )

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 WriteBack = Literal["metadata", "annotation", "none"]
+Measure = Callable[[str, float], None]  # takes the name of a metric, and a value
 
 LARGEST = 50_000_000  # bytes; what is larger is not read, and is no photo
 ATTEMPTS = 5
@@ -47,6 +50,10 @@ class ObjectUnavailable(Exception):
         self.refused = refused
 
 
+def nobody(*_: object) -> None:
+    """Who is told where nobody wants to know."""
+
+
 @dataclass(frozen=True)
 class Service:
     """What answers with: made once, and passed in."""
@@ -57,6 +64,8 @@ class Service:
     write_back: WriteBack  # where on the object the caption goes too
     life: timedelta | None = None  # of a record; None: for ever
     announce: Callable[[Record], None] | None = None  # tells others of a new caption or rejection; raises nothing
+    count: Callable[[Record], None] = nobody  # is told of each record that says something new
+    measure: Measure = nobody
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,9 @@ class Found:
         return {"etag": etag or None, "version_id": self.head.get("VersionId")}
 
 
-def describe(data: bytes, captioner: Captioner, beams: int | None = None, explain: bool = False) -> dict[str, Any]:
+def describe(
+    data: bytes, captioner: Captioner, beams: int | None = None, explain: bool = False, measure: Measure = nobody
+) -> dict[str, Any]:
     """The fields of a record that follow from the bytes alone: captions, or a rejection and its reason.
 
     With `explain` also `attention`, {"word", "weights": rows of a grid} for each word of the best caption. Raises
@@ -81,10 +92,12 @@ def describe(data: bytes, captioner: Captioner, beams: int | None = None, explai
     """
     fields: dict[str, Any] = {"sha256": _sha256(data), "bytes": len(data)}
     try:
-        photo = read_photo(data, captioner.image_size)
+        with _timed(measure, "Decode"):
+            photo = read_photo(data, captioner.image_size)
     except UnreadablePhoto as error:
         return fields | {"status": "rejected", "reason": str(error)}
-    captions = captioner.caption(photo.pixels[None], beams)[0]
+    with _timed(measure, "Inference"):
+        captions = captioner.caption(photo.pixels[None], beams)[0]
     if explain:
         tokens = captions[0].tokens
         grids = captioner.attention(photo.pixels, tokens).astype(float).round(4).tolist()
@@ -129,7 +142,9 @@ def _settle_once(name: ObjectName, service: Service) -> Record:
     if found is None:
         if known and known.status == "deleted" and known.caption_by is None:
             return known
-        return service.records.write(tombstone(image, _now()), known)
+        gone = service.records.write(tombstone(image, _now()), known)
+        service.count(gone)
+        return gone
 
     record = _record(image, known, found, service)
     if "Body" in found.head:
@@ -139,9 +154,12 @@ def _settle_once(name: ObjectName, service: Service) -> Record:
         wanted, reason = _wanted(record, found) if service.write_back == "metadata" else (None, None)
         record = replace(record, reason=reason)
     if record != known:
-        record = service.records.write(record, known)
-        if service.announce and (known is None or _said(record) != _said(known)):
-            service.announce(record)
+        with _timed(service.measure, "Record"):
+            record = service.records.write(record, known)
+        if known is None or _said(record) != _said(known):
+            service.count(record)
+            if service.announce:
+                service.announce(record)
     if record.status != "rejected" and service.write_back == "annotation":
         _annotate(name, service, found, record)
     if wanted is None or metadata.says(found.head, wanted):
@@ -177,10 +195,11 @@ def _record(image: str, known: Record | None, found: Found, service: Service) ->
     elif size > LARGEST:
         fields = {"status": "rejected", "reason": f"too large for a photo: {size:,} bytes", "bytes": size}
     else:
-        data = found.head["Body"].read()
+        with _timed(service.measure, "Read"):
+            data = found.head["Body"].read()
         if valid and valid.sha256 == _sha256(data):
             return replace(valid, **found.place)
-        fields = describe(data, service.captioner)
+        fields = describe(data, service.captioner, measure=service.measure)
     record = stamp(Record(image=image, **fields, **found.place), _now(), service.life)
     if known and _unstamped(record) == _unstamped(known):
         return known
@@ -223,7 +242,8 @@ def _author(record: Record) -> str:
 
 def _write_back(name: ObjectName, service: Service, found: Found, record: Record, wanted: dict[str, str]) -> Record:
     try:
-        etag, version_id = metadata.write(service.s3, name.bucket, name.key, found.head, wanted)
+        with _timed(service.measure, "Write"):
+            etag, version_id = metadata.write(service.s3, name.bucket, name.key, found.head, wanted)
     except metadata.Replaced as error:
         log.info("%s", error)
         return record
@@ -232,6 +252,14 @@ def _write_back(name: ObjectName, service: Service, found: Found, record: Record
     if (etag, version_id) == (record.etag, record.version_id):
         return record
     return service.records.write(replace(record, etag=etag, version_id=version_id), record)
+
+
+@contextmanager
+def _timed(measure: Measure, stage: str) -> Iterator[None]:
+    """Measures how long a stage takes, if it succeeds."""
+    began = time.perf_counter()
+    yield
+    measure(f"{stage}Milliseconds", (time.perf_counter() - began) * 1000)
 
 
 def _unavailable(error: ClientError, name: ObjectName, doing: str) -> ObjectUnavailable:

@@ -48,7 +48,7 @@ class Record:
     format: str | None = None
     bytes: int | None = None
     captioned_at: str | None = None  # ISO 8601, UTC
-    reason: str | None = None  # rejected: why; captioned: why the object's metadata was left alone
+    reason: str | None = None  # rejected: why, in few kinds before a colon; captioned: why the object was left alone
     day: str | None = None  # partition of the index `by_day`: date#shard
     expires_at: int | None = None  # seconds since 1970
 

@@ -35,7 +35,7 @@ RECORD_WRITE = 4 * DYNAMODB_WRITE_UNIT  # two units of 1 KB each, in the table a
 LOG_KB = 3
 EVENT_LOG = LOG_KB / MILLION * LOGS_GB
 IMAGE_GB = 0.3
-METRICS, ALARMS = 8, 6
+METRICS, ALARMS = 10 + 1 + 3, 6  # metrics: those of the dashboard, one model, three kinds of reasons
 POLLERS, POLL_SECONDS = 5, 20  # Lambda asks the queue even where it is empty
 MONTH = 30 * 24 * 3600  # seconds
 

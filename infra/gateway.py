@@ -10,11 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 from werkzeug import Request, Response
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import WSGIRequestHandler
+
+from infra.loopback import serving
 
 LARGEST_PAYLOAD = 6 * 1024 * 1024  # bytes, Lambda's, the whole event as JSON
 TEXTS = ("text/", "application/json", "application/javascript", "application/xml")  # all else comes in base64
@@ -33,10 +35,7 @@ def serve(handler: Callable[[Any], Any]) -> Iterator[str]:
     one_at_a_time = Lock()
 
     def answer(request: Request) -> Response:
-        if request.host not in (
-            f"127.0.0.1:{port}",
-            f"localhost:{port}",
-        ):  # no page elsewhere gets in by a DNS of its own
+        if request.host not in hosts:  # no page elsewhere gets in by a DNS of its own
             return _message(421, "Misdirected Request")
         event = as_event(request)
         if len(json.dumps(event)) > LARGEST_PAYLOAD:
@@ -47,23 +46,11 @@ def serve(handler: Callable[[Any], Any]) -> Iterator[str]:
         except Exception:
             return _message(500, "Internal Server Error")
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        application = Request.application(answer)
-        server = make_server(
-            "127.0.0.1",
-            port,
-            application,
-            threaded=True,
-            request_handler=QuietRequestHandler,
-            fd=listening.fileno(),
-        )
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
+    with serving(listening, Request.application(answer), QuietRequestHandler) as url:
+        yield url
 
 
 def as_event(request: Request) -> dict[str, Any]:

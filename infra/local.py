@@ -19,12 +19,11 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import make_server
 
 from function.app import deployed_service, lambda_handler
 from function.bundles import BundleError
@@ -32,8 +31,12 @@ from function.events import ObjectName, read_message
 from function.objects import Service
 from function.records import Record
 from infra.gateway import serve
+from infra.loopback import serving
 from infra.template import Stack, create_stack
 
+CONTEXT = SimpleNamespace(  # what a call of Lambda comes with
+    function_name="captions", memory_limit_in_mb=1769, invoked_function_arn="arn:local", aws_request_id="local"
+)
 SAMPLES = Path(__file__).parents[1] / "events" / "photos"
 SUFFIXES = {".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -50,6 +53,7 @@ def main(environment: MutableMapping[str, str]) -> int:
         stack = Stack()
         with local_aws(port) as endpoint:
             environment.update(stack.properties("Captions")["Environment"]["Variables"], AUTH="LOCAL")
+            environment["POWERTOOLS_METRICS_DISABLED"] = "true"
             keep_local(environment, endpoint, stack.region)
             return _run(photos, stack, endpoint, once=bool(environment.get("ONCE")))
     except (CannotStart, BundleError) as error:
@@ -98,22 +102,8 @@ def local_aws(port: int = 0) -> Iterator[str]:
 def serve_aws(listening: socket.socket) -> Iterator[str]:
     """moto's server on this socket, which it closes; its URL. All servers of a process have the same contents."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with listening:
-        host, port = listening.getsockname()
-        server = make_server(
-            host,
-            port,
-            DomainDispatcherApplication(create_backend_app),
-            threaded=True,
-            request_handler=MotoRequestHandler,
-            fd=listening.fileno(),
-        )
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(listening, DomainDispatcherApplication(create_backend_app), MotoRequestHandler) as url:
+        yield url
 
 
 def keep_local(environment: MutableMapping[str, str], endpoint: str, region: str) -> None:
@@ -153,7 +143,7 @@ class Poller:
         ).get("Messages", [])
         if not messages:
             return None
-        answer = lambda_handler({"Records": [self._record(message) for message in messages]}, None)
+        answer = lambda_handler({"Records": [self._record(message) for message in messages]}, CONTEXT)
         failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
         done = []
         for message in messages:
@@ -214,7 +204,7 @@ def _run(photos: Mapping[str, Path], stack: Stack, endpoint: str, once: bool) ->
     s3, sqs, dynamodb = (boto3.client(name, endpoint_url=endpoint) for name in ("s3", "sqs", "dynamodb"))
     bucket, queue, _ = create_stack(stack, s3, sqs, dynamodb)
     service = deployed_service()
-    logging.getLogger("function").addHandler(Complaints(logging.ERROR))
+    logging.getLogger("function").handlers = [Complaints(logging.ERROR)]  # instead of JSON
     poller = Poller(sqs, queue, stack.arn("Uploads"), stack.region)
     screen = Screen(min(40, max(map(len, photos))))
 
@@ -233,7 +223,7 @@ def _run(photos: Mapping[str, Path], stack: Stack, endpoint: str, once: bool) ->
     )
 
     if not once:
-        with serve(lambda event: lambda_handler(event, None)) as api:
+        with serve(lambda event: lambda_handler(event, CONTEXT)) as api:
             _serve(poller, service, screen, bucket, endpoint, api, stack.region)
     return 0 if len(captioned) == len(photos) else 1
 

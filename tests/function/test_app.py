@@ -9,6 +9,7 @@ from function import app
 from function.app import answer, lambda_handler
 from function.events import UnknownEvent
 from function.objects import ObjectUnavailable
+from infra.local import CONTEXT
 from tests.local_stack import event, refuse
 
 KEY = "cats/Chelsea at café.jpg"  # of the events in events/
@@ -202,7 +203,7 @@ def test_the_handler_is_made_from_its_environment_once(aws, chelsea, bundle_fold
     monkeypatch.setenv("WRITE_BACK", "none")
     monkeypatch.setenv("BUNDLE", str(bundle_folder))
     app.deployed_service.cache_clear()
-    answered = lambda_handler(event("direct-object"), None)
+    answered = lambda_handler(event("direct-object"), CONTEXT)
     assert (answered["status"], answered["model"]) == ("captioned", "tiny")
     assert aws.s3.head_object(Bucket=aws.bucket, Key=KEY)["Metadata"] == {}
     assert app.deployed_service() is app.deployed_service()

@@ -39,7 +39,8 @@ def in_container(image, program, *arguments, options=(), **run_options):
 def caption_in_container(image):
     """What the function answers to an image, locked up."""
     code = (
-        "import json, sys; from function.app import lambda_handler as h; print(json.dumps(h(json.load(sys.stdin), 0)))"
+        "import json, sys; from function.app import answer, deployed_service as service; "
+        "print(json.dumps(answer(json.load(sys.stdin), service())))"
     )
     options = [*LOCKED, "--env=TABLE=captions", "--env=AWS_DEFAULT_REGION=us-east-1"]
     return json.loads(
