@@ -7,7 +7,7 @@ stack; default: captions), POWERTOOLS_METRICS_NAMESPACE (default: Captions), POW
 import os
 
 from aws_lambda_powertools.logging import Logger
-from aws_lambda_powertools.metrics import Metrics, MetricUnit, single_metric
+from aws_lambda_powertools.metrics import EphemeralMetrics, Metrics, MetricUnit
 
 from function.records import Record
 
@@ -49,6 +49,7 @@ def flush() -> None:
 
 
 def _count_by(name: str, dimension: str, value: str) -> None:
-    of_service = {"service": SERVICE}
-    with single_metric(name, MetricUnit.Count, 1, namespace=NAMESPACE, default_dimensions=of_service) as metric:
-        metric.add_dimension(dimension, value)
+    by = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)  # all metrics of an object share its dimensions
+    by.add_dimension(dimension, value)
+    by.add_metric(name=name, unit=MetricUnit.Count, value=1)
+    by.flush_metrics()

@@ -149,7 +149,7 @@ def test_what_cannot_be_drawn_is_one_line_and_status_2(bundle: Path, photo: Path
 def test_help_tells_what_comes_out() -> None:
     done = run("--help")
     assert done.returncode == 0
-    flags = (b"--beams", b"--bundle", b"--explain", b"--sentence")
+    flags = (b"--beams", b"--bundle", b"--explain", b"--sentence", b"--url")
     for word in (*flags, b"standard input", b"log_probability", b"Exit status"):
         assert word in done.stdout
 
