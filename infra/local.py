@@ -30,6 +30,7 @@ from function.bundles import BundleError
 from function.events import ObjectName, read_message
 from function.objects import Service
 from function.records import Record
+from infra.adopt_bucket import allow_page
 from infra.gateway import serve
 from infra.loopback import serving
 from infra.template import Stack, create_stack
@@ -224,6 +225,8 @@ def _run(photos: Mapping[str, Path], stack: Stack, endpoint: str, once: bool) ->
 
     if not once:
         with serve(lambda event: lambda_handler(event, CONTEXT)) as api:
+            s3.delete_bucket_cors(Bucket=bucket)  # moto takes only origins that all rules name
+            allow_page(s3, bucket, api)
             _serve(poller, service, screen, bucket, endpoint, api, stack.region)
     return 0 if len(captioned) == len(photos) else 1
 

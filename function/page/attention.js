@@ -1,17 +1,22 @@
 // Where the model looked as it said a word: a grid of weights, rows from the top.
 
 const VEIL = 0.78; // how dark it is where nobody looked
+const SIDE = 320; // pixels across
 
-/** Draws a veil on a canvas that lies over the photo: clear where the largest weight is. */
-export function attention(canvas, weights) {
+/** Draws a veil on a canvas that lies over the photo, and is of its shape: clear where the largest weight is. */
+export function attention(canvas, photo, weights) {
+  const grid = new OffscreenCanvas(weights[0].length, weights.length);
+  const pixels = new ImageData(grid.width, grid.height);
   const most = Math.max(...weights.flat());
-  canvas.height = weights.length;
-  canvas.width = weights[0].length;
-  const pixels = new ImageData(canvas.width, canvas.height);
   weights.flat().forEach((weight, cell) => {
-    pixels.data[4 * cell + 3] = 255 * VEIL * (1 - weight / most); // black, of this opacity; the browser smooths it
+    pixels.data[4 * cell + 3] = 255 * VEIL * (1 - weight / most); // black, of this opacity
   });
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
+  grid.getContext("2d").putImageData(pixels, 0, 0);
+  canvas.width = SIDE;
+  canvas.height = Math.round((SIDE * photo.naturalHeight) / photo.naturalWidth);
+  const drawn = canvas.getContext("2d");
+  drawn.imageSmoothingQuality = "high";
+  drawn.drawImage(grid, 0, 0, canvas.width, canvas.height);
 }
 
 /** The same in words: where the middle of the weights lies. */

@@ -13,7 +13,7 @@ export const announce = (text) => { live.textContent = text; };
  * A card in `parent`. `bytes` gives the photo as a Blob that the API takes, for showing where the model looked, or
  * null. The name is for people, and for what is read aloud.
  */
-export function makeCard(parent, name, bytes, place = "append") {
+export function makeCard(parent, name, bytes, put = "append") {
   const card = template.content.firstElementChild.cloneNode(true);
   const find = (selector) => card.querySelector(selector);
   const [image, said, editor, veil] = [find("img"), find(".said"), find(".editor"), find(".veil")];
@@ -97,7 +97,7 @@ export function makeCard(parent, name, bytes, place = "append") {
       const enter = () => {
         leave();
         button.ariaPressed = "true";
-        attention(veil, weights);
+        attention(veil, image, weights);
         veil.hidden = image.hidden;
         find(".looked").textContent = `“${word}”: looked at the ${where}`;
       };
@@ -138,7 +138,9 @@ export function makeCard(parent, name, bytes, place = "append") {
         const photo = await bytes();
         const seen = photo && photo.size <= api.config.largest_body ? (await api.caption(photo)).attention : null;
         if (seen && shown === asked && editor.hidden) look(seen);
-      } catch { /* the caption stands without it */ }
+      } catch (error) {
+        if (!(error instanceof api.Failed)) throw error; // else the caption stands without it
+      }
     };
     line.onmouseenter = line.ontouchstart = first;
     if (parent.id === "new") first();
@@ -211,7 +213,7 @@ export function makeCard(parent, name, bytes, place = "append") {
   for (const button of card.querySelectorAll("button:not(.word)")) {
     if (!button.closest("form")) button.setAttribute("aria-description", name);
   }
-  parent[place](card);
+  parent[put](card);
   return { image, wait, fail, show };
 }
 
