@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes
 MAKEFLAGS += --no-print-directory # what a target prints can be piped on, also where make runs it within make
 
-.PHONY: run caption model original adopt bench image invoke picture test lint test-deps lock
+.PHONY: run caption model original adopt bench image invoke picture screenshots test lint test-deps lock
 
 # The whole way on this machine; PHOTOS=path for your own photos, ONCE=1 to stop after the captions.
 run: .venv/run.stamp
@@ -71,9 +71,12 @@ invoke: .venv/run.stamp .venv-sam/run.stamp
 	@test -n '$(EVENT)' || { echo 'EVENT=events/direct-image.json is missing' >&2; exit 2; }
 	@infra/docker.sh .venv/bin/python -m infra.invoke '$(EVENT)'
 
-# The picture in the README.
+# The pictures in the README: of captions, and of the page.
 picture: .venv/run.stamp
 	.venv/bin/python -m infra.picture
+
+screenshots: .venv/test.stamp
+	.venv/bin/python -m infra.screenshots
 
 test: lint .venv-convert/test.stamp
 	.venv/bin/python -m pytest --ignore tests/convert
@@ -87,9 +90,10 @@ lint: .venv/test.stamp .venv-sam/run.stamp
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint --template template.yaml
 	.venv-sam/bin/checkov --file $(TEMPLATES) --framework cloudformation --compact --quiet --skip-download
 
-# What some tests need beyond Python, each as command:package. Java is for METEOR's scorer, the others are for a Docker
-# engine and a base image. Tests that miss one say so, and are skipped.
-TEST_DEPS = java:default-jre-headless dockerd:docker.io iptables:iptables debootstrap:debootstrap
+# What some tests need beyond Python, each as command:package. Java is for METEOR's scorer, chromium for the page, the
+# others are for a Docker engine and a base image. Tests that miss one say so, and are skipped.
+TEST_DEPS = java:default-jre-headless dockerd:docker.io iptables:iptables debootstrap:debootstrap \
+	chromium:chromium
 test-deps:
 	@missing=$$(for dep in $(TEST_DEPS); do command -v $${dep%:*} >/dev/null || echo $${dep#*:}; done); \
 	if [ -z "$$missing" ]; then echo 'all is here'; \

@@ -202,7 +202,8 @@ class Complaints(logging.Handler):
 
 
 def _run(photos: Mapping[str, Path], stack: Stack, endpoint: str, once: bool) -> int:
-    s3, sqs, dynamodb = (boto3.client(name, endpoint_url=endpoint) for name in ("s3", "sqs", "dynamodb"))
+    clients: list[Any] = [boto3.client(name, endpoint_url=endpoint) for name in ("s3", "sqs", "dynamodb")]
+    s3, sqs, dynamodb = clients
     bucket, queue, _ = create_stack(stack, s3, sqs, dynamodb)
     service = deployed_service()
     logging.getLogger("function").handlers = [Complaints(logging.ERROR)]  # instead of JSON

@@ -1,6 +1,6 @@
 // Where the model looked as it said a word: a grid of weights, rows from the top.
 
-const VEIL = 0.78; // how dark it is where nobody looked
+const VEIL = 0.7; // how dark it is where nobody looked
 const SIDE = 320; // pixels across
 
 /** Draws a veil on a canvas that lies over the photo, and is of its shape: clear where the largest weight is. */

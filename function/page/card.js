@@ -10,8 +10,8 @@ const live = document.querySelector("#live");
 export const announce = (text) => { live.textContent = text; };
 
 /**
- * A card in `parent`. `bytes` gives the photo as a Blob that the API takes, for showing where the model looked, or
- * null. The name is for people, and for what is read aloud.
+ * A card in `parent`. `bytes` gives the photo as a Blob that the API takes, to ask where the model looked. The name is
+ * for people, and for what is read aloud.
  */
 export function makeCard(parent, name, bytes, put = "append") {
   const card = template.content.firstElementChild.cloneNode(true);
@@ -122,7 +122,13 @@ export function makeCard(parent, name, bytes, put = "append") {
     const line = find(".text");
     line.setAttribute("role", "toolbar"); // one stop of the Tab key, arrows within
     line.setAttribute("aria-label", `Where the model looked: ${shown.caption}`);
-    line.replaceChildren(...words.flatMap((word, number) => (number ? [" ", word] : [word])));
+    let at = 0; // in the caption, where words are joined as a sentence's are
+    line.replaceChildren(...words.flatMap((word) => {
+      const begins = shown.caption.indexOf(word.textContent, at);
+      const between = shown.caption.slice(at, begins);
+      at = begins + word.textContent.length;
+      return [between, word];
+    }));
   }
 
   /** Asks where the model looked only once somebody points at its caption. */
@@ -136,8 +142,9 @@ export function makeCard(parent, name, bytes, put = "append") {
       const asked = shown;
       try {
         const photo = await bytes();
-        const seen = photo && photo.size <= api.config.largest_body ? (await api.caption(photo)).attention : null;
-        if (seen && shown === asked && editor.hidden) look(seen);
+        if (photo.size > api.config.largest_body) return;
+        const { caption, attention: seen } = await api.caption(photo);
+        if (seen && caption === asked.caption && shown === asked) look(seen);
       } catch (error) {
         if (!(error instanceof api.Failed)) throw error; // else the caption stands without it
       }
