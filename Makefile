@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --require-hashes
 MAKEFLAGS += --no-print-directory # what a target prints can be piped on, also where make runs it within make
 
-.PHONY: run caption model original adopt bench image invoke picture screenshots test lint test-deps lock
+.PHONY: run caption model original adopt bench soak image invoke picture screenshots test lint test-deps lock
 
 # The whole way on this machine; PHOTOS=path for your own photos, ONCE=1 to stop after the captions.
 run: .venv/run.stamp
@@ -56,6 +56,10 @@ original: .venv-convert/run.stamp
 bench: .venv/run.stamp
 	@.venv/bin/python -m infra.bench
 
+# Uploads, replacements and removals by the thousand, while all goes wrong that can: UPLOADS=3000 SEED=1
+soak: .venv/run.stamp
+	@.venv/bin/python -m infra.soak
+
 # An existing bucket tells EventBridge of its photos, and lets the page at ORIGIN use it: make adopt BUCKET=… ORIGIN=…
 adopt: .venv/run.stamp
 	@test -n '$(BUCKET)' || { echo 'BUCKET=name is missing' >&2; exit 2; }
@@ -78,7 +82,7 @@ picture: .venv/run.stamp
 screenshots: .venv/test.stamp
 	.venv/bin/python -m infra.screenshots
 
-test: lint .venv-convert/test.stamp
+test: lint .venv-convert/test.stamp .venv-localstack/run.stamp infra/dynalite/node_modules
 	.venv/bin/python -m pytest --ignore tests/convert
 	.venv-convert/bin/python -m pytest --confcutdir tests/convert tests/convert
 
@@ -90,10 +94,10 @@ lint: .venv/test.stamp .venv-sam/run.stamp
 	SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint --template template.yaml
 	.venv-sam/bin/checkov --file $(TEMPLATES) --framework cloudformation --compact --quiet --skip-download
 
-# What some tests need beyond Python, each as command:package. Java is for METEOR's scorer, chromium for the page, the
-# others are for a Docker engine and a base image. Tests that miss one say so, and are skipped.
+# What some tests need beyond Python, each as command:package. Java is for METEOR's scorer, chromium for the page, npm
+# for dynalite, the others are for a Docker engine and a base image. Tests that miss one say so, and are skipped.
 TEST_DEPS = java:default-jre-headless dockerd:docker.io iptables:iptables debootstrap:debootstrap \
-	chromium:chromium
+	chromium:chromium npm:npm
 test-deps:
 	@missing=$$(for dep in $(TEST_DEPS); do command -v $${dep%:*} >/dev/null || echo $${dep#*:}; done); \
 	if [ -z "$$missing" ]; then echo 'all is here'; \
@@ -103,12 +107,13 @@ test-deps:
 
 # Locks anew from the requirements.in files; the later ones agree with those before them.
 lock: | .venv-lock
-	@for name in function/requirements infra/requirements infra/sam-requirements infra/base-requirements tests/requirements \
-			convert/requirements; do \
+	@for name in function/requirements infra/requirements infra/sam-requirements infra/base-requirements \
+			infra/localstack-requirements tests/requirements convert/requirements; do \
 		(cd $${name%/*} && CUSTOM_COMPILE_COMMAND='make lock' ../.venv-lock/bin/pip-compile --quiet --upgrade \
 			--allow-unsafe --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host \
 			--no-emit-find-links --no-emit-options --output-file $${name#*/}.txt $${name#*/}.in) || exit 1; \
 	done
+	@cd infra/dynalite && npm update --silent --package-lock-only --omit-lockfile-registry-resolved=true
 
 .venv/run.stamp: function/requirements.txt infra/requirements.txt | .venv
 	@echo 'setting up .venv …' >&2
@@ -125,6 +130,15 @@ lock: | .venv-lock
 	@.venv-sam/bin/python $(PIP_INSTALL) --no-deps -r $< >&2 # all are in the lock; pip stumbles over their extras
 	@touch $@
 
+infra/dynalite/node_modules: infra/dynalite/package-lock.json
+	@if command -v npm >/dev/null; then cd $(@D) && npm ci --silent --no-audit --no-fund && touch node_modules; \
+	else echo 'skipped: dynalite takes npm, which make test-deps installs' >&2; fi
+
+.venv-localstack/run.stamp: infra/localstack-requirements.txt | .venv-localstack
+	@echo 'setting up .venv-localstack …' >&2
+	@.venv-localstack/bin/python $(PIP_INSTALL) -r $< >&2
+	@touch $@
+
 .venv-convert/run.stamp: function/requirements.txt convert/requirements.txt convert/weights.txt | .venv-convert
 	@echo 'setting up .venv-convert …' >&2
 	@.venv-convert/bin/python $(PIP_INSTALL) -r function/requirements.txt -r convert/requirements.txt >&2
@@ -139,7 +153,7 @@ lock: | .venv-lock
 	@$(PYTHON) -m venv $@
 	@$@/bin/python -m pip install --quiet 'pip-tools==7.*'
 
-.venv .venv-convert .venv-sam:
+.venv .venv-convert .venv-localstack .venv-sam:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		f"Python 3.11 or newer is needed, $(PYTHON) is {sys.version.split()[0]}: try make PYTHON=python3.12 …")'
 	@$(PYTHON) -m venv $@

@@ -1,11 +1,14 @@
-"""What tests of the function stand on: real HTTP to moto, with bucket, queue and table from template.yaml."""
+"""What tests of the function stand on: HTTP to moto or LocalStack, with bucket, queue and table of template.yaml."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +24,13 @@ from function.captioner import Caption, Captioner
 from function.objects import Service
 from function.records import Records
 from infra.local import keep_local, local_aws
+from infra.localstack import complete, localstack, refusal
 from infra.template import Stack, create_stack
 from tests.tiny_bundle import make_tiny_bundle
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT / "events" / "photos"
+ACCOUNT = "123456789012"  # of the stack
 
 
 class CountingCaptioner(Captioner):
@@ -50,14 +55,39 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
+@pytest.fixture(scope="session")
+def localstack_endpoint(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with ExitStack() as held:
+        try:
+            url = held.enter_context(localstack(port, tmp_path_factory.mktemp("localstack")))
+        except LookupError as error:
+            pytest.skip(str(error))
+        yield url
+
+
 @pytest.fixture
-def client(endpoint: str) -> Callable[[str], Any]:
+def server() -> str:
+    """Whose S3 and SQS a test gets: "moto" or "localstack". DynamoDB is always moto's."""
+    return "moto"
+
+
+@pytest.fixture
+def client(endpoint: str, server: str, request: pytest.FixtureRequest) -> Callable[[str], Any]:
     """Makes clients of the local AWS, which is emptied for each test."""
     urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()
+    if server == "moto":
+        return partial(boto3.client, endpoint_url=endpoint)
+    other = request.getfixturevalue("localstack_endpoint")
 
     def make(name: str) -> Any:
-        return boto3.client(name, endpoint_url=endpoint)
+        if name == "dynamodb":
+            return boto3.client(name, endpoint_url=endpoint)
+        # LocalStack takes the key's id for the account, if it is a number.
+        return boto3.client(name, endpoint_url=other, aws_access_key_id=ACCOUNT, aws_secret_access_key="local")
 
+    _empty(make("s3"), make("sqs"))
     return make
 
 
@@ -70,12 +100,30 @@ def aws(client: Callable[[str], Any]) -> SimpleNamespace:
 
 
 @pytest.fixture
-def service(aws: SimpleNamespace, client: Callable[[str], Any], bundle_folder: Path) -> Service:
-    """The function's own side, with an S3 client that keeps the conditions that moto ignores."""
+def service(aws: SimpleNamespace, client: Callable[[str], Any], server: str, bundle_folder: Path) -> Service:
+    """The function's own side, with an S3 client that keeps the conditions that the server ignores."""
     s3 = client("s3")
-    s3.meta.events.register_last("before-call.s3.CopyObject", _keep_conditions(aws.s3))
+    if server == "moto":
+        s3.meta.events.register_last("before-call.s3.CopyObject", _keep_conditions(aws.s3))
+    else:
+        complete(s3, aws.sqs)
     captioner = CountingCaptioner(load_bundle(bundle_folder))
     return Service(s3=s3, records=Records(aws.dynamodb, aws.table), captioner=captioner, write_back="metadata")
+
+
+def _empty(s3: Any, sqs: Any) -> None:
+    """Removes all buckets and queues."""
+    for bucket in s3.list_buckets()["Buckets"]:
+        listed = s3.list_object_versions(Bucket=bucket["Name"])
+        for held in [*listed.get("Versions", ()), *listed.get("DeleteMarkers", ())]:
+            if bucket["Name"] == "vault":
+                s3.put_object_legal_hold(
+                    Bucket=bucket["Name"], Key=held["Key"], VersionId=held["VersionId"], LegalHold={"Status": "OFF"}
+                )
+            s3.delete_object(Bucket=bucket["Name"], Key=held["Key"], VersionId=held["VersionId"])
+        s3.delete_bucket(Bucket=bucket["Name"])
+    for queue in sqs.list_queues().get("QueueUrls", ()):
+        sqs.delete_queue(QueueUrl=queue)
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +158,7 @@ def refuse(client: Any, operation: str, status: int, code: str, message: str = "
     left = iter(range(times))
 
     def answer(**_: Any) -> tuple[Any, dict[str, Any]] | None:
-        return _error(status, code, message) if next(left, None) is not None else None
+        return refusal(status, code, message) if next(left, None) is not None else None
 
     service = client.meta.service_model.service_name
     client.meta.events.register(f"before-call.{service}.{operation}", answer)
@@ -125,18 +173,10 @@ def _keep_conditions(s3: Any) -> Callable[..., Any]:
         try:
             held = s3.head_object(Bucket=bucket, Key=key)["ETag"]
         except ClientError:
-            return _error(404, "NoSuchKey")
-        return None if wanted == {held} else _error(412, "PreconditionFailed")
+            return refusal(404, "NoSuchKey")
+        return None if wanted == {held} else refusal(412, "PreconditionFailed")
 
     return check
-
-
-def _error(status: int, code: str, message: str = "") -> tuple[Any, dict[str, Any]]:
-    answer = {
-        "Error": {"Code": code, "Message": message},
-        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0},
-    }
-    return SimpleNamespace(status_code=status), answer
 
 
 def keep_annotations(s3: Any, bucket: str, held: dict[str, bytes]) -> None:
@@ -152,13 +192,13 @@ def keep_annotations(s3: Any, bucket: str, held: dict[str, bytes]) -> None:
     def get(params: dict[str, Any], **_: Any) -> Any:
         key = key_in(params)
         if key not in held:
-            return _error(404, "NoSuchAnnotation")
+            return refusal(404, "NoSuchAnnotation")
         return answer(AnnotationPayload=BytesIO(held[key]))
 
     def put(params: dict[str, Any], **_: Any) -> Any:
         key = key_in(params)
         if params["headers"]["x-amz-object-if-match"] != s3.head_object(Bucket=bucket, Key=key)["ETag"]:
-            return _error(412, "PreconditionFailed")
+            return refusal(412, "PreconditionFailed")
         held[key] = params["body"]
         return answer()
 

@@ -13,6 +13,11 @@ from tests.local_stack import meanwhile, refuse
 SHA = "0123456789abcdef" * 4
 
 
+@pytest.fixture(params=["moto", "localstack"])
+def server(request):
+    return request.param
+
+
 @pytest.fixture
 def s3(service):
     return service.s3

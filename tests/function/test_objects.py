@@ -14,6 +14,11 @@ from function.records import Overtaken
 from tests.local_stack import keep_annotations, meanwhile, refuse
 
 
+@pytest.fixture(params=["moto", "localstack"])
+def server(request):
+    return request.param
+
+
 @pytest.fixture
 def name(aws):
     return ObjectName(aws.bucket, "album/a bé.jpg")

@@ -1,10 +1,17 @@
+import os
+import shutil
+import socket
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
+import boto3
 import pytest
 
 from function.records import SHARDS, Overtaken, Record, Records, as_json, stamp, tombstone
+from infra.template import Stack
+from tests.local_stack import ROOT
 
 NOW = datetime(2026, 11, 23, 21, 4, 17, 382000, tzinfo=UTC)
 CAPTIONED = stamp(
@@ -26,9 +33,37 @@ CAPTIONED = stamp(
 )
 
 
-@pytest.fixture
-def records(aws):
-    return Records(aws.dynamodb, aws.table)
+@pytest.fixture(scope="module")
+def dynalite():
+    """The URL of a DynamoDB that somebody else wrote, by npm."""
+    program = ROOT / "infra" / "dynalite" / "node_modules" / ".bin" / "dynalite"
+    if not program.exists() or shutil.which("node") is None:
+        pytest.skip("dynalite is not installed: make infra/dynalite/node_modules takes npm")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [program, f"--port={port}", "--host=127.0.0.1", "--createTableMs=0", "--deleteTableMs=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert b"listening" in process.stdout.readline().lower()
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.fixture(params=["moto", "dynalite", *(["DynamoDB Local"] if "DYNAMODB_LOCAL" in os.environ else [])])
+def records(request, endpoint):
+    """The table of template.yaml; also in Amazon's DynamoDB Local, where $DYNAMODB_LOCAL is its URL."""
+    if request.param == "moto":
+        aws = request.getfixturevalue("aws")
+        return Records(aws.dynamodb, aws.table)
+    url = request.getfixturevalue("dynalite") if request.param == "dynalite" else os.environ["DYNAMODB_LOCAL"]
+    dynamodb, stack = boto3.client("dynamodb", endpoint_url=url), Stack()
+    names = ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
+    properties = {name: stack.properties("Records")[name] for name in names}
+    if stack.ref("Records") in dynamodb.list_tables()["TableNames"]:
+        dynamodb.delete_table(TableName=stack.ref("Records"))
+        dynamodb.get_waiter("table_not_exists").wait(TableName=stack.ref("Records"), WaiterConfig={"Delay": 0.1})
+    dynamodb.create_table(TableName=stack.ref("Records"), **properties)
+    dynamodb.get_waiter("table_exists").wait(TableName=stack.ref("Records"), WaiterConfig={"Delay": 0.1})
+    return Records(dynamodb, stack.ref("Records"))
 
 
 def test_a_record_comes_back_as_it_was_written(records):
