@@ -108,8 +108,11 @@ def respond(request: Mapping[str, Any], service: Service, site: Site) -> dict[st
 
 
 def _refused(request: Mapping[str, Any], site: Site) -> Response[str] | None:
-    """The answer to a caller whom API Gateway should have checked and has not."""
+    """The answer to a caller whom API Gateway should have checked and has not, and to a form where JSON is taken."""
     context = request["requestContext"]
+    if request["rawPath"] != "/captions" and request["headers"].get("content-type", "").startswith("multipart/"):
+        # Powertools reads forms before it asks whether a route takes any, and fails at one that is malformed.
+        return problem(request, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "application/json is taken here")
     checked = CHECKED.get(site.auth)
     open_to_all = OPEN_TO_ALL.fullmatch(request["rawPath"]) or context["http"]["method"] == "OPTIONS"
     if checked is None or open_to_all or checked in context.get("authorizer", ()):

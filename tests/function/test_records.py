@@ -103,14 +103,14 @@ def test_of_many_writers_one_wins(records):
     assert won == [records.read(CAPTIONED.image)]
 
 
-def test_the_index_by_day_holds_what_is_stamped_newest_last(aws, records):
+def test_the_index_by_day_holds_what_is_stamped_newest_last(records):
     for hour in (3, 1, 2):
         records.write(stamp(replace(CAPTIONED, image=f"photos/{hour}"), NOW.replace(hour=hour)), None)
     records.write(tombstone("photos/gone", NOW), None)
     found = []
     for shard in range(SHARDS):
-        found += aws.dynamodb.query(
-            TableName=aws.table,
+        found += records.dynamodb.query(
+            TableName=records.table,
             IndexName="by_day",
             KeyConditionExpression="#day = :day",
             ExpressionAttributeNames={"#day": "day"},
