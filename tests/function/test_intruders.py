@@ -145,7 +145,7 @@ def test_an_open_api_has_no_photos_at_all(knock, elsewhere):
 def test_every_route_of_the_template_leads_somewhere(knock, auth):
     """The routes that API Gateway lets anybody call are the function's, and no others."""
     stack = Stack(parameters={"AuthType": auth})
-    routes = [stack.properties(name) for name in stack.resources() if stack.type(name) == "AWS::ApiGatewayV2::Route"]
+    routes = [stack.properties(name) for name in stack.resources if stack.type(name) == "AWS::ApiGatewayV2::Route"]
     open_to_all = [route["RouteKey"] for route in routes if route["AuthorizationType"] == "NONE"]
     files = {"/page/{proxy+}": "/page/page.js", "/docs/{proxy+}": "/docs/swagger-ui.min.css"}
     for key in open_to_all:
