@@ -38,6 +38,7 @@ from infra.local import keep_local, local_aws
 from infra.template import Stack, create_stack
 
 WORKERS, UPLOADERS = 4, 2
+CROWD = 100  # messages that may wait; moto's queue is slow where many do
 HIDDEN = 2  # seconds until a message that nobody has dealt with comes again
 TRIES = 5  # of a message, as in template.yaml
 SILENCE = 300  # seconds without an end in which the whole has failed
@@ -186,6 +187,8 @@ class Soak:
         """What people do, and what else falls into the queue."""
         chance = random.Random(f"{self.seed} uploads {number}")
         for turn in range(self.uploads // UPLOADERS):
+            while turn % 10 == 0 and self._waiting() > CROWD:
+                time.sleep(0.1)
             key = chance.choice(self.keys)
             what = chance.choices(("photo", "removal", "no photo"), (85, 10, 5))[0]
             self.counts[what] += 1
@@ -255,13 +258,17 @@ class Soak:
 
     def _settle_down(self, what: str) -> None:
         end = time.monotonic() + SILENCE
-        names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
         while time.monotonic() < end:
-            left = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)["Attributes"]
-            if not any(int(number) for number in left.values()):
+            if not self._waiting():
                 return
             time.sleep(0.2)
-        raise TimeoutError(f"{what} is not empty after {SILENCE} s: {left}")
+        raise TimeoutError(f"{what} is not empty after {SILENCE} s: {self._waiting()} messages")
+
+    def _waiting(self) -> int:
+        """Messages that nobody is done with: visible, hidden or delayed."""
+        names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+        left = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=names)["Attributes"]
+        return sum(int(number) for number in left.values())
 
     def _take_all(self, queue: str) -> list[dict[str, Any]]:
         found = []
