@@ -73,23 +73,62 @@ def _train(out: Path, start: list[Path] | None, resume: bool, cache: Path, **set
 
 
 def _add_export(commands) -> None:
-    parser = _command(commands, "export", _export, "make a bundle of a run, and compare the two on dev photos")
-    parser.add_argument("--model", type=Path, required=True, metavar="RUN", help="the run's folder")
-    parser.add_argument("--data", type=Path, required=True, help="a folder in Flickr8k's format")
+    parser = _command(commands, "export", _export, "make a bundle of a run, or of a Keras captioner of your own")
+    parser.add_argument("--model", type=Path, required=True, help="a run's folder, or a .keras, .h5 or .json file")
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="the bundle's folder")
-    parser.add_argument("--name", required=True, help="the model's name, as records will say it")
-    parser.add_argument("--beams", type=int, default=3, help="beams that the bundle asks for")
-    parser.add_argument("--length-exponent", type=float, default=1.0, help="a caption's score is over length to this")
-    parser.add_argument("--photos", type=int, default=200, help="how many dev photos are compared")
+    parser.add_argument("--name", help="the model's name, as records will say it (default: a file's own)")
+    run = parser.add_argument_group("of a run")
+    run.add_argument("--data", type=Path, help="a folder in Flickr8k's format, whose dev photos are compared")
+    run.add_argument("--beams", type=int, default=3, help="beams that the bundle asks for")
+    run.add_argument("--length-exponent", type=float, default=1.0, help="a caption's score is over length to this")
+    run.add_argument("--photos", type=int, default=200, help="how many photos are compared")
+    own = parser.add_argument_group("of a Keras captioner")
+    own.add_argument("--tokenizer", type=Path, help="its Tokenizer, pickled or as JSON, or its words, a line each")
+    own.add_argument("--weights", type=Path, help="its weights, where --model is an architecture (.json)")
+    own.add_argument("--encoder", default="xception", help="where its features come from: a name, or a Keras file")
+    own.add_argument("--encoder-weights", default="imagenet", help="a file with the encoder's weights")
+    own.add_argument("--start", help="the word that begins a caption (default: guessed from the usual ones)")
+    own.add_argument("--end", help="the word that ends one")
+    own.add_argument("--images", type=Path, default=Path("events/photos"), help="a folder of photos to compare on")
 
 
-def _export(model: Path, data: Path, out: Path, name: str, beams: int, length_exponent: float, photos: int) -> int:
+def _export(model: Path, out: Path, name: str | None, photos: int, **options) -> int:
+    if options["tokenizer"]:
+        return _export_foreign(model, out, name or model.stem, photos, **options)
+    if not (model / "run.json").exists():
+        raise ValueError(f"{model} is no run; a Keras captioner needs its --tokenizer")
+    if not options["data"] or not name:
+        raise ValueError("a run is exported with --data and --name")
     from convert.export import export
 
-    trained = export(model, out, name, beams, length_exponent)
-    size = sum(file.stat().st_size for file in out.iterdir())
-    print(f"{out}: {size / 1e6:.1f} MB")
-    return _report_parity(trained, out, data, photos)
+    trained = export(model, out, name, options["beams"], options["length_exponent"])
+    _say_size(out)
+    return _report_parity(trained, out, options["data"], photos)
+
+
+def _export_foreign(model: Path, out: Path, name: str, photos: int, **options) -> int:
+    from convert.applications import build_vision
+    from convert.foreign import recognise
+    from convert.foreign_bundle import export_foreign
+    from convert.keras_files import load_model
+    from convert.tokenizers import read_tokenizer
+    from function.photos import read_photo
+
+    words = read_tokenizer(options["tokenizer"], options["start"], options["end"])
+    print(f"{options['tokenizer']}: {words}")
+    captioner = recognise(load_model(model, options["weights"]))
+    vision = build_vision(options["encoder"], captioner.features, options["encoder_weights"])
+    paths = sorted(path for path in options["images"].iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    seen = (read_photo(path.read_bytes(), vision.size).pixels for path in paths[:photos])
+    report = export_foreign(captioner, vision, words, seen, out, name)
+    _say_size(out)
+    print(report)
+    return 0
+
+
+def _say_size(bundle: Path) -> None:
+    size = sum(file.stat().st_size for file in bundle.iterdir())
+    print(f"{bundle}: {size / 1e6:.1f} MB")
 
 
 def _add_parity(commands) -> None:

@@ -100,40 +100,53 @@ def export(folder: Path, out: Path, name: str, beams: int = 3, length_exponent: 
     inputs = [tf.TensorSpec((None, *shape), tf.float32, n) for n, shape in zip(names, shapes, strict=True)]
     weights = {**weights_of(vision), **weights_of(decoder)}
     graphs = {
-        "encoder.onnx": _graph(look, [image], weights, "N"),
-        "decoder.onnx": _graph(step, [token, *inputs], weights, "B"),
+        "encoder.onnx": graph_of(look, [image], weights, "N"),
+        "decoder.onnx": graph_of(step, [token, *inputs], weights, "B"),
     }
 
+    document = {
+        "image": {"width": width, "height": height, "resize": "stretch"},
+        "decoder": "step",
+        "tokens": {"pad": PAD, "start": START, "end": END, "unknown": UNKNOWN, "never": [PAD, START, UNKNOWN]},
+        "longest_caption": trained.run["settings"]["longest"],
+        "decoding": {"beams": beams, "length_exponent": length_exponent},
+        "sentence": {"glue": GLUE, "never_last": NEVER_LAST.split()},
+        "provenance": {
+            "encoder": encoder.name,
+            "decoder": trained.run["decoder"],
+            "steps": [step | {"data": Path(step["data"]).name} for step in trained.run["steps"]],
+            "versions": trained.run["versions"]
+            | {package: version(package) for package in ("tensorflow-cpu", "tf2onnx", "onnx")},
+        },
+        "metrics": {},
+        "licence": LICENCE,
+    }
+    write_bundle(out, name, graphs, trained.vocabulary, document)
+    return trained
+
+
+def write_bundle(
+    out: Path,
+    name: str,
+    graphs: dict[str, onnx.ModelProto],
+    vocabulary: list[str],
+    document: dict,
+    prove: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Write a bundle to `out`, whole or not at all: `prove` sees it first, and may raise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as partial:
         partial = Path(partial)
         for file, graph in graphs.items():
             onnx.save(graph, partial / file)
-        (partial / "vocabulary.json").write_text(json.dumps(trained.vocabulary, ensure_ascii=False), "utf-8")
-        bundle = {
-            "format": 1,
-            "name": name,
-            "files": {file: sha256(partial / file) for file in [*graphs, "vocabulary.json"]},
-            "image": {"width": width, "height": height, "resize": "stretch"},
-            "decoder": "step",
-            "tokens": {"pad": PAD, "start": START, "end": END, "unknown": UNKNOWN, "never": [PAD, START, UNKNOWN]},
-            "longest_caption": trained.run["settings"]["longest"],
-            "decoding": {"beams": beams, "length_exponent": length_exponent},
-            "sentence": {"glue": GLUE, "never_last": NEVER_LAST.split()},
-            "provenance": {
-                "encoder": encoder.name,
-                "decoder": trained.run["decoder"],
-                "steps": [step | {"data": Path(step["data"]).name} for step in trained.run["steps"]],
-                "versions": trained.run["versions"]
-                | {package: version(package) for package in ("tensorflow-cpu", "tf2onnx", "onnx")},
-            },
-            "metrics": {},
-            "licence": LICENCE,
-        }
+        (partial / "vocabulary.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
+        files = {file: sha256(partial / file) for file in [*graphs, "vocabulary.json"]}
+        bundle = {"format": 1, "name": name, "files": files, **document}
         (partial / "bundle.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        prove(partial)
         out.mkdir(parents=True, exist_ok=True)
         for file in partial.iterdir():
             shutil.move(file, out / file.name)
-    return trained
 
 
 def looked_at(decoder: keras.Model) -> list[str]:
@@ -146,7 +159,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _graph(function: Callable, signature: list, weights: dict[str, np.ndarray], batch: str) -> onnx.ModelProto:
+def graph_of(function: Callable, signature: list, weights: dict[str, np.ndarray], batch: str) -> onnx.ModelProto:
     """A function as an ONNX graph with named, half-precision weights; its first axes are called `batch`."""
     model, _ = tf2onnx.convert.from_function(tf.function(function), signature, opset=OPSET)
     graph = model.graph
