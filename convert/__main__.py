@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 the bundle differs, 2 the input is at fault."""
     parser = argparse.ArgumentParser("python -m convert", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (_add_train, _add_export, _add_parity, _add_evaluate, _add_compare, _add_calibrate, _add_results):
+    for add in ADD:
         add(commands)
     options = vars(parser.parse_args(arguments))
     del options["command"]
@@ -74,7 +74,9 @@ def _train(out: Path, start: list[Path] | None, resume: bool, cache: Path, **set
 
 def _add_export(commands) -> None:
     parser = _command(commands, "export", _export, "make a bundle of a run, or of a Keras captioner of your own")
-    parser.add_argument("--model", type=Path, required=True, help="a run's folder, or a .keras, .h5 or .json file")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="a run's folder, or a .keras, .h5 or .json file, or a SavedModel"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="the bundle's folder")
     parser.add_argument("--name", help="the model's name, as records will say it (default: a file's own)")
     run = parser.add_argument_group("of a run")
@@ -85,11 +87,19 @@ def _add_export(commands) -> None:
     own = parser.add_argument_group("of a Keras captioner")
     own.add_argument("--tokenizer", type=Path, help="its Tokenizer, pickled or as JSON, or its words, a line each")
     own.add_argument("--weights", type=Path, help="its weights, where --model is an architecture (.json)")
-    own.add_argument("--encoder", default="xception", help="where its features come from: a name, or a Keras file")
+    own.add_argument("--encoder", default="xception", help="where its features come from: a name, or a Keras model")
     own.add_argument("--encoder-weights", default="imagenet", help="a file with the encoder's weights")
     own.add_argument("--start", help="the word that begins a caption (default: guessed from the usual ones)")
     own.add_argument("--end", help="the word that ends one")
     own.add_argument("--images", type=Path, default=Path("events/photos"), help="a folder of photos to compare on")
+    own.add_argument("--opset", type=int, default=18, choices=range(13, 19), help="ONNX's version")
+    _add_smaller(own)
+
+
+def _add_smaller(parser, required: bool = False) -> None:
+    smaller = parser.add_mutually_exclusive_group(required=required)
+    smaller.add_argument("--float16", action="store_true", help="store weights as float16, and measure what that costs")
+    smaller.add_argument("--int8", type=Path, metavar="PHOTOS", help="int8, calibrated on these photos, and its cost")
 
 
 def _export(model: Path, out: Path, name: str | None, photos: int, **options) -> int:
@@ -112,17 +122,72 @@ def _export_foreign(model: Path, out: Path, name: str, photos: int, **options) -
     from convert.foreign_bundle import export_foreign
     from convert.keras_files import load_model
     from convert.tokenizers import read_tokenizer
-    from function.photos import read_photo
 
     words = read_tokenizer(options["tokenizer"], options["start"], options["end"])
     print(f"{options['tokenizer']}: {words}")
     captioner = recognise(load_model(model, options["weights"]))
     vision = build_vision(options["encoder"], captioner.features, options["encoder_weights"])
-    paths = sorted(path for path in options["images"].iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    seen = (read_photo(path.read_bytes(), vision.size).pixels for path in paths[:photos])
-    report = export_foreign(captioner, vision, words, seen, out, name)
+    seen = _pixels(options["images"], vision.size, photos)
+    smaller = _smaller(options["float16"], options["int8"], ("encoder.onnx", "decoder.onnx"), vision.size)
+    report = export_foreign(captioner, vision, words, seen, out, name, options["opset"], smaller)
     _say_size(out)
     print(report)
+    return 0
+
+
+def _pixels(folder: Path, size: tuple[int, int], most: int) -> list:
+    """The first photos of a folder, as an encoder reads them."""
+    from function.photos import read_photo
+
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return [read_photo(path.read_bytes(), size).pixels for path in paths[:most]]
+
+
+def _smaller(float16: bool, int8: Path | None, parts: Sequence[str], size: tuple[int, int]) -> Callable | None:
+    """What makes a bundle smaller, (source, out), as it was asked for; None if it was not."""
+    from convert.quantise import quantise, store_in_half
+
+    if float16:
+        return store_in_half
+    if int8:
+        photos = _pixels(int8, size, CALIBRATION)
+        return lambda source, out: quantise(source, out, photos, parts)
+    return None
+
+
+CALIBRATION = 200  # photos
+
+
+def _add_quantise(commands) -> None:
+    parser = _command(commands, "quantise", _quantise, "make a bundle's weights smaller, and measure what that costs")
+    parser.add_argument("--bundle", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="the smaller bundle's folder")
+    parser.add_argument("--images", type=Path, default=Path("events/photos"), help="a folder of photos to compare on")
+    parser.add_argument("--photos", type=int, default=100, help="how many photos are compared")
+    parser.add_argument("--part", choices=("encoder", "decoder", "both"), default="both", help="what becomes int8")
+    _add_smaller(parser, required=True)
+
+
+def _quantise(bundle: Path, out: Path, images: Path, photos: int, part: str, float16: bool, int8: Path | None) -> int:
+    from convert.quantise import measure
+    from function.bundles import load_bundle
+
+    size = load_bundle(bundle).image_size
+    parts = [f"{name}.onnx" for name in ("encoder", "decoder") if part in (name, "both")]
+    _smaller(float16, int8, parts, size)(bundle, out)
+    print(measure(bundle, out, _pixels(images, size, photos)))
+    return 0
+
+
+def _add_inspect(commands) -> None:
+    parser = _command(commands, "inspect", _inspect, "what a bundle holds: tensors, sizes, operators, metrics")
+    parser.add_argument("bundle", type=Path, nargs="?", default=Path("function/bundle"), help="the bundle's folder")
+
+
+def _inspect(bundle: Path) -> int:
+    from convert.inspect_bundle import describe
+
+    print(describe(bundle))
     return 0
 
 
@@ -237,6 +302,18 @@ def _results(runs: list[Path]) -> int:
     print(table(runs))
     return 0
 
+
+ADD = (
+    _add_train,
+    _add_export,
+    _add_inspect,
+    _add_quantise,
+    _add_parity,
+    _add_evaluate,
+    _add_compare,
+    _add_calibrate,
+    _add_results,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

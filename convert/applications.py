@@ -50,14 +50,14 @@ def build_vision(name: str, features: tuple[int, ...], weights: str | Path | Non
     Raises:
         ModelError: there is none of that name, or its features are of another width.
     """
-    if Path(name).suffix in (".keras", ".h5"):
+    if Path(name).suffix in (".keras", ".h5") or Path(name).is_dir():
         model = load_model(Path(name))
-        shape = model.input_shape
+        shape, given = (tuple(tensors[0].shape) for tensors in (model.inputs, model.outputs))
         if len(shape) != 4 or None in shape[1:]:
             raise ModelError(f"{name} takes {shape}; expected photos of one size, (None, height, width, 3)")
-        return _fitted(Vision(name, (shape[2], shape[1]), model), model.output_shape[1:], features)
+        return _fitted(Vision(name, (shape[2], shape[1]), model), given[1:], features)
     if name not in KNOWN:
-        raise ModelError(f"no encoder is called {name}: {', '.join(KNOWN)}, or a .keras or .h5 file")
+        raise ModelError(f"no encoder is called {name}: {', '.join(KNOWN)}, or a .keras or .h5 file, or a SavedModel")
     constructor, preprocess, side = KNOWN[name]
     if name == "xception" and weights == "imagenet":  # its weights come in a package
         model = encoders.build(name).model()

@@ -27,6 +27,7 @@ from convert.decoder import DecoderConfig, build_decoder
 from convert.encoders import Encoder
 from convert.train import load_best, put_weights, weights_of
 from convert.weights import onnx_layout
+from function.bundles import load_bundle
 
 OPSET = 18
 STORED_IN_HALF = 256  # numbers; smaller arrays stay float32
@@ -131,9 +132,8 @@ def write_bundle(
     graphs: dict[str, onnx.ModelProto],
     vocabulary: list[str],
     document: dict,
-    prove: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Write a bundle to `out`, whole or not at all: `prove` sees it first, and may raise."""
+    """Write a bundle to `out`, whole or not at all: one that the runtime cannot load is not written."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as partial:
         partial = Path(partial)
@@ -143,10 +143,15 @@ def write_bundle(
         files = {file: sha256(partial / file) for file in [*graphs, "vocabulary.json"]}
         bundle = {"format": 1, "name": name, "files": files, **document}
         (partial / "bundle.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        prove(partial)
-        out.mkdir(parents=True, exist_ok=True)
-        for file in partial.iterdir():
-            shutil.move(file, out / file.name)
+        load_bundle(partial)
+        move_files(partial, out)
+
+
+def move_files(folder: Path, out: Path) -> None:
+    """Move what is in a folder to another, which is made."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        shutil.move(file, out / file.name)
 
 
 def looked_at(decoder: keras.Model) -> list[str]:
@@ -159,9 +164,11 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def graph_of(function: Callable, signature: list, weights: dict[str, np.ndarray], batch: str) -> onnx.ModelProto:
+def graph_of(
+    function: Callable, signature: list, weights: dict[str, np.ndarray], batch: str, opset: int = OPSET
+) -> onnx.ModelProto:
     """A function as an ONNX graph with named, half-precision weights; its first axes are called `batch`."""
-    model, _ = tf2onnx.convert.from_function(tf.function(function), signature, opset=OPSET)
+    model, _ = tf2onnx.convert.from_function(tf.function(function), signature, opset=opset)
     graph = model.graph
     outputs = list(tf.function(function).get_concrete_function(*signature).structured_outputs)
     for value, name in zip(graph.output, sorted(outputs), strict=True):

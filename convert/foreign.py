@@ -10,7 +10,7 @@ The model has two inputs, the photo's features and the words so far, padded on t
 given and returned. Whether this is the same function is not argued from names but tried: with `mask_zero` a padded
 prefix leaves the states as they were, without it the padding itself is read, and only the whole prefix will do. Nor is
 a mask in the file a promise: Keras 3 gives none to a recurrent layer that is given its first state, and loses it where
-words are concatenated with what has none.
+words are concatenated with what has none; Keras 2 heeds it there. The whole prefix is run by whichever saved the model.
 """
 
 from dataclasses import dataclass, replace
@@ -18,12 +18,14 @@ from functools import cached_property
 
 import keras
 import numpy as np
+import tf_keras
 from keras import layers, ops
 
-from convert.keras_files import ModelError
+from convert.keras_files import Exported, Model, ModelError, modern
 
 CELLS = (layers.LSTM, layers.GRU, layers.SimpleRNN)
 TOLERANCE = 1e-4  # in log-probability
+FUNCTIONAL = (keras.src.models.functional.Functional, tf_keras.src.engine.functional.Functional, Exported)
 LEAST = -20.0  # log-probabilities below are not compared
 TINY = 1e-37  # a probability, so that its logarithm is finite
 
@@ -32,7 +34,8 @@ TINY = 1e-37  # a probability, so that its logarithm is finite
 class Captioner:
     """A recognised model; L words at most, V in the vocabulary."""
 
-    model: keras.Model
+    whole: Model  # as it was saved
+    model: keras.Model | None  # its graph in Keras 3; None where it has no layers any more
     photo: int  # which of the two inputs
     words: int
     softmax: bool  # whether it ends in probabilities, and not in logits
@@ -40,16 +43,16 @@ class Captioner:
     @property
     def features(self) -> tuple[int, ...]:
         """The shape of a photo's features: (width,) or (regions, width)."""
-        return tuple(self.model.inputs[self.photo].shape[1:])
+        return tuple(self.whole.inputs[self.photo].shape[1:])
 
     @property
     def longest(self) -> int | None:
         """How many words a prefix has, padding counted; None for any number."""
-        return self.model.inputs[self.words].shape[1]
+        return self.whole.inputs[self.words].shape[1]
 
     @property
     def vocabulary(self) -> int:
-        return self.model.outputs[0].shape[-1]
+        return self.whole.outputs[0].shape[-1]
 
     @cached_property
     def recurrent(self) -> list[keras.Layer]:
@@ -60,7 +63,7 @@ class Captioner:
 
     def log_probs(self, features, tokens):
         """The next word's log-probabilities, (B, V), by the whole prefix (B, L), left-padded with 0 to `longest`."""
-        return self._log(self._call(features, tokens, self.model))
+        return self._log(self._call(features, tokens, self.whole))
 
     def first_states(self, features):
         """The states, each (B, units), before the first word."""
@@ -83,6 +86,8 @@ class Captioner:
 
         Infinite where the graph cannot be run with a single word.
         """
+        if self.model is None:
+            return float("inf")
         chance = np.random.default_rng(seed)
         longest = min(self.longest or 8, 8)
         features = chance.random((prefixes, *self.features), dtype=np.float32)
@@ -115,7 +120,7 @@ class Captioner:
 
     def _call(self, features, tokens, function):
         inputs = [features, tokens] if self.photo == 0 else [tokens, features]
-        inputs = [ops.cast(x, tensor.dtype) for x, tensor in zip(inputs, self.model.inputs, strict=True)]
+        inputs = [ops.cast(x, tensor.dtype) for x, tensor in zip(inputs, self.whole.inputs, strict=True)]
         said = function(inputs)
         said = said[0] if isinstance(said, list | tuple) else said
         return said[:, -1] if len(said.shape) == 3 else said  # of a model that says a word after each: the last
@@ -124,30 +129,47 @@ class Captioner:
         return ops.log(ops.maximum(said, TINY)) if self.softmax else ops.log_softmax(said)
 
 
-def recognise(model: keras.Model) -> Captioner:
+def recognise(model: Model) -> Captioner:
     """The captioner that a model is.
 
     Raises:
         ModelError: it has other inputs than features and words, or layers that no step can be made of.
     """
-    if not isinstance(model, keras.src.models.functional.Functional):
+    if not isinstance(model, FUNCTIONAL):
         raise ModelError(f"{type(model).__name__} shows no graph: build it with Keras' functional API")
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
     if len(shapes) != 2:
         raise ModelError(f"it has {len(shapes)} inputs, {shapes}; expected two, the photo's features and the words")
-    embeddings = [layer for layer in model.layers if isinstance(layer, layers.Embedding)]
-    read = {id(node.input_tensors[0]) for layer in embeddings for node in layer._inbound_nodes}
-    words = [at for at, tensor in enumerate(model.inputs) if id(tensor) in read]
+    graph = None if isinstance(model, Exported) else modern(model) if isinstance(model, tf_keras.Model) else model
+    words = _words_by_numbers(model) if graph is None else _words_by_graph(graph)
     if len(words) != 1:
         raise ModelError(f"none of its inputs {shapes} goes into an Embedding: which are the words?")
-    two_way = [layer.name for layer in model.layers if isinstance(layer, layers.Bidirectional)]
-    if two_way:
-        raise ModelError(f"{two_way[0]} is bidirectional: it reads words that are not yet said, so it cannot say them")
-    found = Captioner(model, 1 - words[0], words[0], softmax=False)
-    if not found.recurrent:
+    found = Captioner(model, graph, 1 - words[0], words[0], softmax=False)
+    if graph and not found.recurrent:
         raise ModelError("it has no LSTM or GRU over the words")
     said = ops.convert_to_numpy(found._call(np.ones((2, *found.features)), np.ones((2, found.longest or 3)), model))
     return replace(found, softmax=bool((said >= 0).all() and np.allclose(said.sum(-1), 1, atol=1e-3)))
+
+
+def _words_by_graph(model: keras.Model) -> list[int]:
+    """Which inputs go into an Embedding."""
+    two_way = [layer.name for layer in model.layers if isinstance(layer, layers.Bidirectional)]
+    if two_way:
+        raise ModelError(f"{two_way[0]} is bidirectional: it reads words that are not yet said, so it cannot say them")
+    embeddings = [layer for layer in model.layers if isinstance(layer, layers.Embedding)]
+    read = {id(node.input_tensors[0]) for layer in embeddings for node in layer._inbound_nodes}
+    return [at for at, tensor in enumerate(model.inputs) if id(tensor) in read]
+
+
+def _words_by_numbers(model: Exported) -> list[int]:
+    """Which inputs are tokens: a fraction more changes nothing."""
+    ones = [np.ones([2, *(size or 3 for size in spec.shape[1:])]) for spec in model.inputs]
+
+    def ignores(at: int) -> bool:
+        more = [x + 0.3 * (i == at) for i, x in enumerate(ones)]
+        return np.array_equal(ops.convert_to_numpy(model(ones)), ops.convert_to_numpy(model(more)))
+
+    return [at for at in range(len(ones)) if ignores(at)]
 
 
 class _Look:

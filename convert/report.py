@@ -4,7 +4,7 @@ It holds everything, photos too, so that it can be mailed or kept beside a run.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -31,7 +31,7 @@ h1, h2 {{ line-height: 1.2; }}
 h2 {{ margin-top: 3rem; }}
 .scores {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .8rem; white-space: nowrap; border-bottom: 1px solid var(--line); text-align: right; }}
+th, td {{ padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }}
 .photos {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 2rem;
   padding: 0; list-style: none; }}
 figure {{ margin: 0; }}
@@ -42,15 +42,22 @@ figcaption ul {{ margin: .4rem 0 0; padding-left: 1.2rem; font-size: .9rem; }}
 </style>
 <main>
 <h1>{title}</h1>
-<p>Scores are &times;100, CIDEr's of one photo too. Below each photo: the caption, its score, and what people wrote.</p>
-<div class="scores"><table>
-<thead><tr>{names}</tr></thead>
-<tbody><tr>{values}</tr></tbody>
-</table></div>
-{sections}
+{body}
 </main>
 </html>
 """
+
+
+def page(title: str, body: str) -> str:
+    """A whole HTML page; `title` is text, `body` HTML."""
+    return _PAGE.format(title=escape(title), body=body)
+
+
+def table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table of text as HTML."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows)
+    return f'<div class="scores"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table></div>'
 
 
 def write(evaluation: Evaluation, images: Path, out: Path) -> None:
@@ -62,18 +69,15 @@ def write(evaluation: Evaluation, images: Path, out: Path) -> None:
     worst_first = np.argsort(evaluation.cider, kind="stable")
     middle = max(0, (len(worst_first) - SHOWN) // 2)
     scores = evaluation.scores
-    page = _PAGE.format(
-        title=escape(f"{evaluation.model}: {len(evaluation.names)} {evaluation.split} photos, beam {evaluation.beams}"),
-        names="".join(f'<th scope="col">{escape(name)}</th>' for name in scores),
-        values="".join(f"<td>{value:.1f}</td>" for value in scores.values()),
-        sections="\n".join(
-            [
-                _section("worst", "Worst", worst_first[:SHOWN], evaluation, images),
-                _section("median", "Median", worst_first[middle : middle + SHOWN], evaluation, images),
-            ]
-        ),
-    )
-    out.write_text(page, "utf-8")
+    sections = [
+        "<p>Scores are &times;100, CIDEr's of one photo too. Below each photo: the caption, its score, and what people "
+        "wrote.</p>",
+        table(scores, [[f"{value:.1f}" for value in scores.values()]]),
+        _section("worst", "Worst", worst_first[:SHOWN], evaluation, images),
+        _section("median", "Median", worst_first[middle : middle + SHOWN], evaluation, images),
+    ]
+    title = f"{evaluation.model}: {len(evaluation.names)} {evaluation.split} photos, beam {evaluation.beams}"
+    out.write_text(page(title, "\n".join(sections)), "utf-8")
 
 
 def _section(anchor: str, kind: str, photos: Sequence[int], evaluation: Evaluation, images: Path) -> str:

@@ -1,12 +1,13 @@
 """Other people's vocabularies: Keras' Tokenizer, pickled or as JSON, TextVectorization's words, lists, dictionaries.
 
 A pickle is a program. It is read here without running it: `Reader` knows the classes that a tokenizer is made of, each
-as an inert stand-in, and refuses everything else by its name.
+as an inert stand-in, and refuses everything else by its name. Of a `.keras` only the words in it are read.
 """
 
 import collections
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def read_tokenizer(path: Path, start: str | None = None, end: str | None = None)
     by_index, unknown = _index(path, _content(path, data))
     if not by_index or max(by_index) > 10 * len(by_index) + 100:
         raise TokenizerError(f"{path}: these are no words counted from 0 or 1")
-    vocabulary = [by_index.get(token, "" if token else "<pad>") for token in range(max(by_index) + 1)]
+    vocabulary = [by_index.get(token, "") or ("" if token else "<pad>") for token in range(max(by_index) + 1)]
     tokens = {word: token for token, word in enumerate(vocabulary)}
     start, end = _pair(path, tokens, start, end)
     pad = 0
@@ -72,12 +73,40 @@ def _content(path: Path, data: bytes):
             return json.loads(data)
         except ValueError as error:
             raise TokenizerError(f"{path} is no JSON: {error}") from error
+    if data[:2] == b"PK":
+        return _words_of_layer(path)
     if data[:1] == b"\x80" or path.suffix in (".p", ".pkl", ".pickle"):
         return read_pickle(path)
     try:
         return data.decode().splitlines()
     except UnicodeDecodeError as error:
         raise TokenizerError(f"{path} is neither JSON nor a pickle nor a word a line in UTF-8") from error
+
+
+def _words_of_layer(path: Path) -> dict:
+    """What a `.keras` keeps of the TextVectorization in it: its words, a line each, without padding's."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            kept = [name for name in archive.namelist() if name.endswith("/vocabulary.txt")]
+            if kept:
+                return {"vocabulary": archive.read(kept[0]).decode().split("\n")}
+            found = _vectorization(json.loads(archive.read("config.json")))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise TokenizerError(f"{path} is no .keras that can be read: {error}") from error
+    if found is None:
+        raise TokenizerError(f"{path} has no TextVectorization that has seen words")
+    return {"vocabulary": found}
+
+
+def _vectorization(config) -> list | None:
+    """The words in a layer's configuration, wherever it stands in a model's."""
+    match config:
+        case {"class_name": "TextVectorization", "config": {"vocabulary": list(words)}}:
+            return words
+        case dict() | list():
+            inner = config.values() if isinstance(config, dict) else config
+            return next((words for part in inner if (words := _vectorization(part))), None)
+    return None
 
 
 def _index(path: Path, content) -> tuple[dict[int, str], str | None]:
@@ -89,6 +118,8 @@ def _index(path: Path, content) -> tuple[dict[int, str], str | None]:
             return _of_tokenizer(path, {**rest, "word_index": json.loads(words)})
         case {"word_index": dict()}:
             return _of_tokenizer(path, content)
+        case {"config": {}, "weights": [list(words), *_]} if all(isinstance(word, str | bytes) for word in words):
+            return dict(enumerate(["", "[UNK]", *map(_text, words)])), "[UNK]"  # TextVectorization, pickled in two
         case {"config": {"vocabulary": list(words)}} | {"vocabulary": list(words)}:  # TextVectorization
             return dict(enumerate(map(_text, words))), "[UNK]"
         case list() if all(isinstance(word, str | bytes) for word in content):
@@ -148,11 +179,50 @@ class _Int:
     """Stands in for `int` as a counter's default, which is never called."""
 
 
+class _Type:
+    """Stands in for NumPy's dtype: the letter and the width, as in U5."""
+
+    def __init__(self, kind, *_):
+        self.kind, self.order = kind, "<"
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+
+def _scalar(kind, raw):
+    """One of NumPy's strings, as `get_vocabulary` lists them."""
+    if isinstance(kind, _Type) and kind.kind[:1] == "U":
+        return raw.decode("utf-32-be" if kind.order == ">" else "utf-32-le").rstrip("\0")
+    if isinstance(kind, _Type) and kind.kind[:1] == "S":
+        return raw.rstrip(b"\0").decode()
+    raise TokenizerError("it holds NumPy's numbers where words were expected")
+
+
+class _Array(list):
+    """Stands in for NumPy's array of objects: the list of them."""
+
+    def __setstate__(self, state):
+        if isinstance(state[-1], list):  # and of a table that is not of objects, nothing
+            self.extend(state[-1])
+
+
+class _Ndarray:
+    """Stands in for the class that an array is to be made of."""
+
+
+def _reconstruct(*_):
+    return _Array()
+
+
 KNOWN = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): _IntDefault,
     ("builtins", "int"): _Int,
     ("__builtin__", "int"): _Int,
+    ("numpy", "dtype"): _Type,
+    ("numpy", "ndarray"): _Ndarray,
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{
         (module, "Tokenizer"): Tokenizer
         for module in (

@@ -232,9 +232,7 @@ def _run(photos: Mapping[str, Path], stack: Stack, endpoint: str, once: bool) ->
     return 0 if len(captioned) == len(photos) else 1
 
 
-def _serve(
-    poller: Poller, service: Service, screen: Screen, bucket: str, endpoint: str, api: str, region: str
-) -> None:
+def _serve(poller: Poller, service: Service, screen: Screen, bucket: str, endpoint: str, api: str, region: str) -> None:
     print(
         f"\nThe page: {api}/\nThe API:  {api}/docs\n\n"
         "Upload more there or from another terminal; Ctrl-C to stop:\n"
@@ -280,9 +278,7 @@ def is_captioned(service: Service, name: ObjectName, screen: Screen) -> bool:
         held = service.s3.head_object(Bucket=name.bucket, Key=name.key)["Metadata"]
         if held.get("caption") and held.get("caption-source") == record.sha256:
             return True
-        screen.line(
-            name.key, "has no caption in its metadata" + (f": {record.reason}" if record.reason else "")
-        )
+        screen.line(name.key, "has no caption in its metadata" + (f": {record.reason}" if record.reason else ""))
     return False
 
 

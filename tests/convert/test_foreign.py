@@ -18,18 +18,19 @@ def inputs(grid=False, words=LENGTH):
     return keras.Input((5, WIDTH) if grid else (WIDTH,)), keras.Input((words,))
 
 
-def embedded(words, mask):
-    return layers.Dropout(0.5)(layers.Embedding(WORDS, UNITS, mask_zero=mask)(words))
+def embedded(words, mask, vocabulary=WORDS):
+    return layers.Dropout(0.5)(layers.Embedding(vocabulary, UNITS, mask_zero=mask)(words))
 
 
-def said(x, activation="softmax"):
-    return layers.Dense(WORDS, activation)(layers.Dense(UNITS, "relu")(x))
+def said(x, activation="softmax", vocabulary=WORDS):
+    return layers.Dense(vocabulary, activation)(layers.Dense(UNITS, "relu")(x))
 
 
-def merge(rnn, mask, join=layers.add, activation="softmax", **_):
+def merge(rnn, mask, join=layers.add, activation="softmax", vocabulary=WORDS):
     photo, words = inputs()
     vector = layers.Dense(UNITS, "relu")(layers.Dropout(0.5)(photo))
-    return keras.Model([photo, words], said(join([vector, rnn(UNITS)(embedded(words, mask))]), activation))
+    merged = join([vector, rnn(UNITS)(embedded(words, mask, vocabulary))])
+    return keras.Model([photo, words], said(merged, activation, vocabulary))
 
 
 def words_first(rnn, mask):
@@ -45,10 +46,10 @@ def init_inject(rnn, mask, words=LENGTH):
     return keras.Model([photo, words], said(rnn(UNITS)(embedded(words, mask), initial_state=states)))
 
 
-def pre_inject(rnn, mask):
-    photo, words = inputs()
+def pre_inject(rnn, mask, words=LENGTH):
+    photo, words = inputs(words=words)
     first = layers.Reshape((1, UNITS))(layers.Dense(UNITS)(photo))
-    sequence = layers.Concatenate(axis=1)([first, layers.Embedding(WORDS, UNITS)(words)])
+    sequence = layers.Concatenate(axis=1)([first, layers.Embedding(WORDS, UNITS, mask_zero=mask)(words)])
     return keras.Model([photo, words], said(rnn(UNITS)(sequence)))
 
 
@@ -132,15 +133,15 @@ def test_dot_attention_too():
     assert recognise(shuffled(attention(layers.LSTM, True, layers.Attention))).step_difference() < TOLERANCE
 
 
-def test_a_photo_as_the_first_word_begins_the_state():
-    """It stands before the padding, so that the whole prefix reads it, and then nothing but padding: never the same."""
-    found = recognise(shuffled(pre_inject(layers.LSTM, mask=False)))
-    assert found.step_difference() > TOLERANCE
-    features = np.ones((2, WIDTH), np.float32)
-    states = found.first_states(features)
-    step, _ = found.step(np.array([3, 4]), features, states)
-    assert [state.shape for state in states] == [(2, UNITS), (2, UNITS)]
-    assert step.shape == (2, WORDS)
+@pytest.mark.parametrize("rnn", RNN.values(), ids=RNN)
+@pytest.mark.parametrize(("mask", "words", "same"), [(True, LENGTH, True), (False, None, True), (False, LENGTH, False)])
+def test_a_photo_as_the_first_word_begins_the_state(rnn, mask, words, same):
+    """It stands before the padding, which without a mask is read after it."""
+    found = recognise(shuffled(pre_inject(rnn, mask, words)))
+    assert (found.step_difference() < TOLERANCE) == same
+    states = found.first_states(np.ones((2, WIDTH), np.float32))
+    assert [state.shape for state in states] == [(2, UNITS)] * (2 if rnn is layers.LSTM else 1)
+    assert np.abs(states[0]).max() > 0
 
 
 def test_what_is_recognised(request):

@@ -117,6 +117,48 @@ def test_json_of_every_kind(tmp_path, content):
     assert read_tokenizer(tmp_path / "words.json").vocabulary == ["<pad>", *WORDS]
 
 
+VECTORIZED = ["", "[UNK]", "start", "end", "a", "dog"]
+
+
+@pytest.fixture
+def vectorization():
+    """Keras' layer that has seen words, in the order of how often."""
+    from keras import layers
+
+    layer = layers.TextVectorization(standardize=None, output_sequence_length=5)
+    layer.adapt(["start start start start end end end a a dog"])
+    assert layer.get_vocabulary() == VECTORIZED
+    return layer
+
+
+def test_a_layers_vocabulary_pickled_as_a_list_of_numpys_strings(vectorization, tmp_path):
+    (tmp_path / "words.pkl").write_bytes(pickle.dumps(vectorization.get_vocabulary()))
+    words = read_tokenizer(tmp_path / "words.pkl")
+    assert (words.vocabulary, words.start, words.end, words.unknown) == (["<pad>", *VECTORIZED[1:]], 2, 3, 1)
+
+
+def test_a_layer_saved_in_a_model(vectorization, tmp_path):
+    import keras
+
+    text = keras.Input((), dtype="string")
+    keras.Model(text, vectorization(text)).save(tmp_path / "words.keras")
+    assert read_tokenizer(tmp_path / "words.keras").vocabulary == ["<pad>", *VECTORIZED[1:]]
+    empty = keras.Model(photo := keras.Input((2,)), keras.layers.Dense(2)(photo))
+    empty.save(tmp_path / "none.keras")
+    with pytest.raises(TokenizerError, match="has no TextVectorization that has seen words"):
+        read_tokenizer(tmp_path / "none.keras")
+
+
+def test_a_layer_of_keras_2_pickled_as_its_settings_and_weights(tmp_path):
+    import tf_keras
+
+    layer = tf_keras.layers.TextVectorization(standardize=None, output_sequence_length=5)
+    layer.adapt(["start start start start end end end a a dog"])
+    kept = {"config": layer.get_config(), "weights": layer.get_weights()}
+    (tmp_path / "words.pkl").write_bytes(pickle.dumps(kept))
+    assert read_tokenizer(tmp_path / "words.pkl").vocabulary == ["<pad>", *VECTORIZED[1:]]
+
+
 def test_a_word_a_line(tmp_path):
     (tmp_path / "words.txt").write_text("\n".join(["<pad>", *WORDS]))
     assert read_tokenizer(tmp_path / "words.txt").end == 2

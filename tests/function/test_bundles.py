@@ -166,9 +166,7 @@ def test_refuses_a_vocabulary_that_is_no_list_of_strings(tmp_path: Path) -> None
 
 def test_refuses_a_vocabulary_of_another_size_than_the_decoder_s(tmp_path: Path) -> None:
     write_bundle(tmp_path, encoder(), step_decoder(), vocabulary=[*VOCABULARY, "more"])
-    assert refusal(tmp_path) == (
-        "decoder.onnx: log_probs is tensor(float) (B, 12), expected tensor(float) (B, 13)"
-    )
+    assert refusal(tmp_path) == ("decoder.onnx: log_probs is tensor(float) (B, 12), expected tensor(float) (B, 13)")
 
 
 def test_refuses_another_image_size_than_the_encoder_s(tmp_path: Path) -> None:

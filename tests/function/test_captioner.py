@@ -87,9 +87,7 @@ def search_everything(
 
 
 def best_first(found: list[Hypothesis], length_exponent: float) -> list[Hypothesis]:
-    return sorted(
-        found, key=lambda h: h.log_probability / float(len(h.tokens) + 1) ** length_exponent, reverse=True
-    )
+    return sorted(found, key=lambda h: h.log_probability / float(len(h.tokens) + 1) ** length_exponent, reverse=True)
 
 
 # -- toy decoders
@@ -172,9 +170,7 @@ def test_with_beams_for_every_caption_it_is_exhaustive(
     seed: int, values: Sequence[float], vocabulary: int, longest: int, length_exponent: float
 ) -> None:
     model = toy(seed, vocabulary, values)
-    (found,) = search(
-        [model], vocabulary ** (longest + 1), end=0, longest=longest, length_exponent=length_exponent
-    )
+    (found,) = search([model], vocabulary ** (longest + 1), end=0, longest=longest, length_exponent=length_exponent)
     everything = search_everything(model, vocabulary, 0, longest, length_exponent)
     if everything:
         assert set(found) == set(everything)
@@ -333,8 +329,7 @@ def test_several_photos_at_once_get_the_captions_of_each_alone(captioner: Captio
 def test_captions_come_best_first_and_no_more_than_beams(captioner: Captioner) -> None:
     for captions in captioner.caption(photos(6), beams=5):
         ranks = [
-            (flawed(captioner.words(c.tokens), frozenset()), -c.log_probability / (len(c.tokens) + 1))
-            for c in captions
+            (flawed(captioner.words(c.tokens), frozenset()), -c.log_probability / (len(c.tokens) + 1)) for c in captions
         ]
         assert ranks == sorted(ranks)
         assert 1 <= len(captions) <= 5
@@ -381,19 +376,13 @@ def test_refuses_less_than_one_beam(captioner: Captioner) -> None:
         captioner.caption(photos(1), beams=0)
 
 
-def test_a_prefix_decoder_of_fixed_width_is_padded_on_the_left(
-    prefix_captioner: Captioner, tmp_path: Path
-) -> None:
-    fixed = load_captioner(
-        write_bundle(tmp_path, prefix_encoder(), prefix_decoder(width=7), decoder="prefix")
-    )
+def test_a_prefix_decoder_of_fixed_width_is_padded_on_the_left(prefix_captioner: Captioner, tmp_path: Path) -> None:
+    fixed = load_captioner(write_bundle(tmp_path, prefix_encoder(), prefix_decoder(width=7), decoder="prefix"))
     for free, padded in zip(prefix_captioner.caption(photos(4)), fixed.caption(photos(4)), strict=True):
         assert [caption.text for caption in free] == [caption.text for caption in padded]
 
 
-def test_the_bundle_is_the_one_that_the_environment_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bundle_is_the_one_that_the_environment_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BUNDLE", str(make_tiny_bundle(tmp_path, name="from the environment")))
     assert load_captioner().name == "from the environment"
 

@@ -48,9 +48,7 @@ def test_the_labels_are_caption_model_and_source():
     }
 
 
-@pytest.mark.parametrize(
-    "caption", ["un café à Zürich", "собака бежит " * 9, "a =?utf-8?q?dog?=", "a\tdog\x07"]
-)
+@pytest.mark.parametrize("caption", ["un café à Zürich", "собака бежит " * 9, "a =?utf-8?q?dog?=", "a\tdog\x07"])
 def test_a_caption_that_is_not_ascii_goes_as_encoded_words(caption):
     written = labels(head(), caption, "tiny", SHA)["caption"]
     assert written.isascii()
@@ -153,9 +151,7 @@ def test_the_copy_keeps_everything_else(aws, s3):
 
 def test_the_request_carries_both_conditions_and_all_that_is_kept(aws, s3):
     requests = []
-    s3.meta.events.register(
-        "before-send.s3.CopyObject", lambda request, **_: requests.append(request.headers)
-    )
+    s3.meta.events.register("before-send.s3.CopyObject", lambda request, **_: requests.append(request.headers))
     found = put(aws, ContentType="image/jpeg", Metadata={"album": "summer"})
     write(aws, s3, found)
     (sent,) = ({name.lower(): value for name, value in headers.items()} for headers in requests)
@@ -177,9 +173,7 @@ def test_in_a_versioned_bucket_the_copy_is_a_version_of_its_own(aws, s3):
 
 def test_an_object_replaced_meanwhile_is_left_alone(aws, s3):
     found = put(aws)
-    meanwhile(
-        s3, "CopyObject", lambda: aws.s3.put_object(Bucket=aws.bucket, Key="a b/é.jpg", Body=b"another")
-    )
+    meanwhile(s3, "CopyObject", lambda: aws.s3.put_object(Bucket=aws.bucket, Key="a b/é.jpg", Body=b"another"))
     with pytest.raises(Replaced, match="replaced or removed"):
         write(aws, s3, found)
     after = aws.s3.get_object(Bucket=aws.bucket, Key="a b/é.jpg")

@@ -173,9 +173,7 @@ def assert_close(actual: np.ndarray, expected: list[int], within: int) -> None:
 
 
 @pytest.mark.parametrize(("value", "shown"), [(0, 0), (40000, 156), (65535, 255)])
-@pytest.mark.parametrize(
-    ("mode", "format"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "TIFF")]
-)
+@pytest.mark.parametrize(("mode", "format"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "TIFF")])
 def test_sixteen_bits_are_scaled_and_not_clipped(mode: str, format: str, value: int, shown: int) -> None:
     assert colour(Image.new(mode, (9, 9), value), format) == [shown] * 3
 

@@ -24,9 +24,7 @@ KEYS = {"aws_access_key_id": "local", "aws_secret_access_key": "local", "region_
 @pytest.fixture
 def command(bundle_folder, tmp_path):
     """Starts `make run`'s own command in a person's shell, with an AWS profile that must not be used."""
-    (tmp_path / "config").write_text(
-        "[profile work]\nregion = eu-west-1\nendpoint_url = http://127.0.0.1:9\n"
-    )
+    (tmp_path / "config").write_text("[profile work]\nregion = eu-west-1\nendpoint_url = http://127.0.0.1:9\n")
     (tmp_path / "credentials").write_text("[work]\naws_access_key_id = real\naws_secret_access_key = real\n")
     theirs = {
         "AWS_PROFILE": "work",
