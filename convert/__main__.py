@@ -143,15 +143,17 @@ def _pixels(folder: Path, size: tuple[int, int], most: int) -> list:
     return [read_photo(path.read_bytes(), size).pixels for path in paths[:most]]
 
 
-def _smaller(float16: bool, int8: Path | None, parts: Sequence[str], size: tuple[int, int]) -> Callable | None:
+def _smaller(
+    float16: bool, int8: Path | None, parts: Sequence[str], size: tuple[int, int], name: str | None = None
+) -> Callable | None:
     """What makes a bundle smaller, (source, out), as it was asked for; None if it was not."""
     from convert.quantise import quantise, store_in_half
 
     if float16:
-        return store_in_half
+        return lambda source, out: store_in_half(source, out, name)
     if int8:
         photos = _pixels(int8, size, CALIBRATION)
-        return lambda source, out: quantise(source, out, photos, parts)
+        return lambda source, out: quantise(source, out, photos, parts, name)
     return None
 
 
@@ -164,17 +166,18 @@ def _add_quantise(commands) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="the smaller bundle's folder")
     parser.add_argument("--images", type=Path, default=Path("events/photos"), help="a folder of photos to compare on")
     parser.add_argument("--photos", type=int, default=100, help="how many photos are compared")
+    parser.add_argument("--name", help="the smaller model's name (default: the same)")
     parser.add_argument("--part", choices=("encoder", "decoder", "both"), default="both", help="what becomes int8")
     _add_smaller(parser, required=True)
 
 
-def _quantise(bundle: Path, out: Path, images: Path, photos: int, part: str, float16: bool, int8: Path | None) -> int:
+def _quantise(bundle: Path, out: Path, name: str | None, part: str, images: Path, photos: int, **options) -> int:
     from convert.quantise import measure
     from function.bundles import load_bundle
 
     size = load_bundle(bundle).image_size
-    parts = [f"{name}.onnx" for name in ("encoder", "decoder") if part in (name, "both")]
-    _smaller(float16, int8, parts, size)(bundle, out)
+    parts = [f"{which}.onnx" for which in ("encoder", "decoder") if part in (which, "both")]
+    _smaller(options["float16"], options["int8"], parts, size, name)(bundle, out)
     print(measure(bundle, out, _pixels(images, size, photos)))
     return 0
 

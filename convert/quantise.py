@@ -48,26 +48,32 @@ class Loss:
         )
 
 
-def store_in_half(source: Path, out: Path) -> None:
+def store_in_half(source: Path, out: Path, name: str | None = None) -> None:
     """The bundle with its weights rounded to float16, computed with in float32 as before."""
 
     def smaller(graph: onnx.ModelProto) -> onnx.ModelProto:
         whole = []
         for weight in graph.graph.initializer:
-            array, name = numpy_helper.to_array(weight), weight.name
+            array, held = numpy_helper.to_array(weight), weight.name
             if weight.data_type != TensorProto.FLOAT or array.size < STORED_IN_HALF:
                 continue
-            weight.CopyFrom(numpy_helper.from_array(np.clip(array, -65504, 65504).astype(np.float16), f"{name}:half"))
-            whole.append(helper.make_node("Cast", [f"{name}:half"], [name], f"{name}:cast", to=TensorProto.FLOAT))
+            weight.CopyFrom(numpy_helper.from_array(np.clip(array, -65504, 65504).astype(np.float16), f"{held}:half"))
+            whole.append(helper.make_node("Cast", [f"{held}:half"], [held], f"{held}:cast", to=TensorProto.FLOAT))
         nodes = [*whole, *graph.graph.node]
         del graph.graph.node[:]
         graph.graph.node.extend(nodes)
         return graph
 
-    _rewritten(source, out, {name: smaller(optimised(onnx.load(source / name))) for name in GRAPHS})
+    _rewritten(source, out, {file: smaller(optimised(onnx.load(source / file))) for file in GRAPHS}, "float16", name)
 
 
-def quantise(source: Path, out: Path, photos: Iterable[np.ndarray], parts: Collection[str] = GRAPHS) -> None:
+def quantise(
+    source: Path,
+    out: Path,
+    photos: Iterable[np.ndarray],
+    parts: Collection[str] = GRAPHS,
+    name: str | None = None,
+) -> None:
     """The bundle with `parts` in int8; `photos`, uint8 (H, W, 3) of its size, show how large activations become."""
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -82,9 +88,9 @@ def quantise(source: Path, out: Path, photos: Iterable[np.ndarray], parts: Colle
     with tempfile.TemporaryDirectory() as folder:
         plain, smaller = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
         graphs = {}
-        for name in parts:
-            onnx.save(optimised(onnx.load(source / name)), plain)
-            if name == "encoder.onnx":
+        for file in parts:
+            onnx.save(optimised(onnx.load(source / file)), plain)
+            if file == "encoder.onnx":
                 quant_pre_process(plain, plain, skip_optimization=True, skip_symbolic_shape=True)
                 quantize_static(
                     plain,
@@ -98,8 +104,8 @@ def quantise(source: Path, out: Path, photos: Iterable[np.ndarray], parts: Colle
                 )
             else:
                 quantize_dynamic(plain, smaller, reduce_range=True, per_channel=True, weight_type=QuantType.QInt8)
-            graphs[name] = onnx.load(smaller)
-    _rewritten(source, out, graphs)
+            graphs[file] = onnx.load(smaller)
+    _rewritten(source, out, graphs, f"int8: {', '.join(parts)}", name)
 
 
 def optimised(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -144,13 +150,14 @@ def measure(before: Path, after: Path, photos: list[np.ndarray]) -> Loss:
     )
 
 
-def _rewritten(source: Path, out: Path, graphs: dict[str, onnx.ModelProto]) -> None:
+def _rewritten(source: Path, out: Path, graphs: dict[str, onnx.ModelProto], how: str, name: str | None) -> None:
     """The bundle with some other graphs; what was measured of the old ones, its metrics and confidence, is left out."""
     document = json.loads((source / "bundle.json").read_text("utf-8"))
     vocabulary = json.loads((source / "vocabulary.json").read_text("utf-8"))
     kept = {key: value for key, value in document.items() if key not in ("format", "name", "files", "metrics")}
-    graphs = {name: graphs.get(name) or onnx.load(source / name) for name in GRAPHS}
-    write_bundle(out, document["name"], graphs, vocabulary, kept | {"metrics": {}})
+    kept["provenance"] = {**kept.get("provenance", {}), "made smaller": how}
+    graphs = {file: graphs.get(file) or onnx.load(source / file) for file in GRAPHS}
+    write_bundle(out, name or document["name"], graphs, vocabulary, kept | {"metrics": {}})
 
 
 def _megabytes(bundle: Path) -> float:

@@ -108,11 +108,19 @@ def _keras_layout(array: np.ndarray, path: str) -> np.ndarray:
 
 
 def read_bundle(bundle: Path) -> dict[str, np.ndarray]:
-    """The Keras weights that a bundle of `convert export` holds, by their names, as float32."""
+    """The Keras weights that a bundle of `convert export` holds, by their names, as float32; int8 made whole again."""
     weights = {}
     for file in ("encoder.onnx", "decoder.onnx"):
-        for initializer in onnx.load(bundle / file).graph.initializer:
-            if initializer.name.endswith(("kernel", "bias", "embeddings", "gamma", "beta")):
-                array = numpy_helper.to_array(initializer).astype(np.float32)
-                weights[initializer.name] = _keras_layout(array, initializer.name)
+        held = {array.name: numpy_helper.to_array(array) for array in onnx.load(bundle / file).graph.initializer}
+        for held_as, array in held.items():
+            name, _, quantised = held_as.partition(":float32")  # what `optimised` and the quantiser add
+            if not name.endswith(("kernel", "bias", "embeddings", "gamma", "beta")) or quantised not in (
+                "",
+                "_quantized",
+            ):
+                continue
+            if quantised:
+                zero, scale = (held[f"{name}:float32_{part}"] for part in ("zero_point", "scale"))
+                array = (array.astype(np.float32) - zero) * scale
+            weights[name] = _keras_layout(array.astype(np.float32), name)
     return weights

@@ -1,0 +1,140 @@
+"""How long each stage of a photo takes in this service, and what the processor could do: on one core, as JSON."""
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+from PIL import Image
+
+from convert.graphs import multiply_adds
+from function.captioner import Captioner, load_captioner
+from function.photos import read_photo, square
+
+SIDE = 1024  # of the matrices whose product shows what the processor can do
+LARGE = (4000, 3000)  # 12 megapixels
+SMALL = (640, 480)  # 0.3
+
+
+def main() -> None:
+    """Times every stage over the photos of the command line, round by round, so that a busy moment disturbs all."""
+    rounds, paths = int(sys.argv[1]), [Path(path) for path in sys.argv[2:]]
+    captioner = load_captioner()
+    bundle, size = captioner.bundle, captioner.image_size
+    files = [path.read_bytes() for path in paths]
+    pixels = [read_photo(data, size).pixels[None] for data in files]
+    opened = [_decoded(data, size) for data in files]
+    names, count = bundle.contexts + bundle.states, len(paths)
+    steps = [_decoder_runs(captioner, photo) for photo in pixels]
+    batch = np.concatenate(pixels)
+    large, small = (_jpeg(paths[0], wanted) for wanted in (LARGE, SMALL))
+    work: dict[str, Callable[[], Any]] = {
+        "read": lambda: [path.read_bytes() for path in paths],
+        "decode": lambda: [_decoded(data, size) for data in files],
+        "resize": lambda: [square(image, size) for image in opened],
+        "encoder": lambda: [bundle.encoder.run(names, {"image": photo}) for photo in pixels],
+        "decoder": lambda: [bundle.decoder.run(*run) for runs in steps for run in runs],
+        "encoder, decoder and search": lambda: [captioner.caption(photo) for photo in pixels],
+        "all, one by one": lambda: [
+            captioner.caption(read_photo(path.read_bytes(), size).pixels[None]) for path in paths
+        ],
+        "encoder, decoder and search, as one batch": lambda: captioner.caption(batch),
+        "greedy": lambda: [captioner.caption(photo, 1) for photo in pixels],
+    }
+    seconds: dict[str, list[float]] = {stage: [] for stage in work}
+    rates = {"NumPy": _numpy_product(), "onnxruntime": _onnxruntime_product()}
+    best = dict.fromkeys(rates, 0.0)
+    sizes: dict[str, list[float]] = {"12 megapixels": [], "0.3 megapixels": []}
+    for number in range(rounds + 1):
+        for stage, do in work.items():
+            took = _time(do) / count
+            if number:  # the first warms up
+                seconds[stage].append(took)
+        for name, product in rates.items():
+            best[name] = max(best[name], SIDE**3 / _time(product))
+        for name, data in zip(sizes, (large, small), strict=True):
+            sizes[name].append(_time(lambda data=data: captioner.caption(read_photo(data, size).pixels[None])))
+    macs = multiply_adds(onnx.load(_bundle() / "encoder.onnx"))
+    print(
+        json.dumps(
+            {
+                "model": captioner.name,
+                "seconds": seconds,
+                "multiply_adds_a_second": best,
+                "encoder_multiply_adds": macs,
+                "sizes": {name: statistics.median(times[1:]) for name, times in sizes.items()},
+                "megabytes": sum(file.stat().st_size for file in _bundle().glob("*.onnx")) / 1e6,
+            }
+        )
+    )
+
+
+def _bundle() -> Path:
+    return Path(__file__).parents[2] / "function" / "bundle"
+
+
+def _time(do: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    do()
+    return time.perf_counter() - began
+
+
+def _decoded(data: bytes, size: tuple[int, int]) -> Image.Image:
+    image = Image.open(BytesIO(data))
+    image.draft(None, (2 * size[0], 2 * size[1]))
+    return image.convert("RGB")
+
+
+def _jpeg(path: Path, size: tuple[int, int]) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        Image.open(path).convert("RGB").resize(size).save(file, "JPEG", quality=90)
+        file.seek(0)
+        return file.read()
+
+
+def _decoder_runs(captioner: Captioner, photo: np.ndarray) -> list[tuple[list[str], dict[str, Any]]]:
+    """What the decoder is asked while a photo is captioned: the arguments of each run."""
+    runs = []
+
+    class Recording:
+        def run(self, outputs, feeds):  # type: ignore[no-untyped-def]
+            runs.append((outputs, dict(feeds)))
+            return captioner.bundle.decoder.run(outputs, feeds)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(captioner.bundle.decoder, name)
+
+    from dataclasses import replace
+
+    Captioner(replace(captioner.bundle, decoder=Recording())).caption(photo)
+    return runs
+
+
+def _numpy_product() -> Callable[[], Any]:
+    a, b = np.random.default_rng(0).random((2, SIDE, SIDE), dtype=np.float32)
+    return lambda: a @ b
+
+
+def _onnxruntime_product() -> Callable[[], Any]:
+    a, b = np.random.default_rng(0).random((2, SIDE, SIDE), dtype=np.float32)
+    tensors = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [SIDE, SIDE]) for name in "abc"}
+    node = helper.make_node("MatMul", ["a", "b"], ["c"])
+    graph = helper.make_graph([node], "product", [tensors["a"], tensors["b"]], [tensors["c"]])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"a": a, "b": b})
+
+
+if __name__ == "__main__":
+    main()
