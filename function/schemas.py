@@ -40,7 +40,7 @@ class Described(Answer):
     caption: str = Field(description="The best caption.", examples=["a grey cat is looking at the camera"])
     confidence: Confidence | None = None
     captions: list[Caption] = Field(description="What the model considered, the best first.")
-    model: str = Field(description="Who wrote the captions.", examples=["flickr8k-lite2-lstm-2"])
+    model: str = Field(description="Who wrote the captions.", examples=["flickr8k-lite2-lstm-3"])
     sha256: str = Field(description="Of the bytes, hexadecimal.", pattern="^[0-9a-f]{64}$")
     bytes: int
     width: int = Field(description="Of the upright photo, in pixels.")
@@ -58,7 +58,7 @@ class Item(Answer):
     caption_by: Literal["model", "person"] | None = None
     confidence: Confidence | None = None
     captions: list[Caption] = Field([], description="What the model considered, the best first.")
-    model: str | None = Field(None, examples=["flickr8k-lite2-lstm-2"])
+    model: str | None = Field(None, examples=["flickr8k-lite2-lstm-3"])
     reason: str | None = Field(
         None, description="Why the photo is rejected, or why its caption could not be written to the object too."
     )
@@ -108,7 +108,7 @@ class Upload(Answer):
 
 class Health(Answer):
     status: Literal["ok"]
-    model: str = Field(examples=["flickr8k-lite2-lstm-2"])
+    model: str = Field(examples=["flickr8k-lite2-lstm-3"])
 
 
 class Mistake(Answer):

@@ -23,6 +23,7 @@ METRIC, ALARM, DASHBOARD = 0.30, 0.10, 3.00
 ECR_GB = 0.10
 EVENTBRIDGE_EVENT = 1.00 / MILLION
 HTTP_API_REQUEST = 1.00 / MILLION
+MANAGED_CAPTION = 0.0015  # an image: Azure AI Vision's list price (S1) of a caption, up to a million a month
 BATCH_JOB, BATCH_OBJECT = 0.25, (1.00 + 0.015) / MILLION  # with the list that S3 makes of the bucket itself
 
 # Assumptions, as `assumptions` words them; none of the times was measured on Lambda yet.
@@ -93,6 +94,17 @@ def extras() -> dict[str, float]:
     }
 
 
+def photo_cost(memory: int, milliseconds: float, photos_a_call: int = 1, architecture: str = "x86_64") -> float:
+    """US dollars that Lambda takes for a photo: `milliseconds` of the function's time at `memory` MB, and its request.
+
+    What it waits for S3 and DynamoDB comes on top, as does what they take themselves: see `monthly`.
+    Raises ValueError for fewer than one photo a call.
+    """
+    if photos_a_call < 1:
+        raise ValueError(f"{photos_a_call} photos a call, expected at least 1")
+    return _compute(milliseconds, architecture, memory) + LAMBDA_REQUEST / photos_a_call
+
+
 def busy(traffic: Traffic) -> float:
     """How many calls run at a time, on average."""
     return traffic.photos * (CAPTION_MS + SEEN_MS) / 1000 / MONTH
@@ -131,8 +143,8 @@ def assumptions() -> list[str]:
     ]
 
 
-def _compute(milliseconds: float, architecture: str = "x86_64") -> float:
-    return MEMORY_MB / 1024 * milliseconds / 1000 * LAMBDA_GB_SECOND[architecture]
+def _compute(milliseconds: float, architecture: str = "x86_64", memory: int = MEMORY_MB) -> float:
+    return memory / 1024 * milliseconds / 1000 * LAMBDA_GB_SECOND[architecture]
 
 
 if __name__ == "__main__":

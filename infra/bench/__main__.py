@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from infra.bench import memory
 from infra.bench.table import plot, tables
 from infra.emulator import emulate, find_emulator
 from infra.template import Stack
@@ -46,6 +47,8 @@ def main() -> None:
 
 def measure(repeats: int) -> dict[str, Any]:
     """Everything that `results.json` holds; times in seconds."""
+    service: list[str | Path] = [ROOT / ".venv" / "bin" / "python", "-m", "infra.bench.service", "3", *map(str, PHOTOS)]
+    sizes = memory.measure(service, dict(os.environ), ROOT) if hasattr(os, "sched_setaffinity") else None
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # and so for all that this starts
     subjects: dict[str, list[dict[str, Any]]] = {}
@@ -64,6 +67,7 @@ def measure(repeats: int) -> dict[str, Any]:
         "subjects": subjects,
         "stages": _run(".venv", "infra.bench.stages", ["15"]),
         "emulator": _emulated(repeats),
+        "memory": sizes,
         "quality": json.loads((ROOT / "function" / "bundle" / "bundle.json").read_text())["metrics"],
     }
 
@@ -73,8 +77,7 @@ def _run(environment: str, module: str, arguments: list[str]) -> dict[str, Any]:
         [ROOT / environment / "bin" / "python", "-m", module, *arguments, *PHOTOS],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "BEGAN": str(time.time())},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode:

@@ -1,7 +1,7 @@
 """The original's way, as its users run it: Xception's pooled features and an LSTM, both from Keras' public parts.
 
 `loop` calls `predict` for each word of a greedy caption, with the whole prefix; `compiled` calls functions that
-TensorFlow has traced. Weights are random: the arithmetic is the same. Figures: 7,577 words, 256 units, 32 words at most.
+TensorFlow has traced. Weights are random: the arithmetic is the same. 7,577 words, 256 units, 32 words at most.
 """
 
 import os

@@ -6,6 +6,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ def main() -> None:
         for name, product in rates.items():
             best[name] = max(best[name], SIDE**3 / _time(product))
         for name, data in zip(sizes, (large, small), strict=True):
-            sizes[name].append(_time(lambda data=data: captioner.caption(read_photo(data, size).pixels[None])))
+            sizes[name].append(_time(partial(_caption, captioner, data)))
     macs = multiply_adds(onnx.load(_bundle() / "encoder.onnx"))
     print(
         json.dumps(
@@ -76,6 +78,10 @@ def main() -> None:
             }
         )
     )
+
+
+def _caption(captioner: Captioner, data: bytes) -> str:
+    return captioner.caption(read_photo(data, captioner.image_size).pixels[None])[0][0].text
 
 
 def _bundle() -> Path:
@@ -112,8 +118,6 @@ def _decoder_runs(captioner: Captioner, photo: np.ndarray) -> list[tuple[list[st
 
         def __getattr__(self, name: str) -> Any:
             return getattr(captioner.bundle.decoder, name)
-
-    from dataclasses import replace
 
     Captioner(replace(captioner.bundle, decoder=Recording())).caption(photo)
     return runs

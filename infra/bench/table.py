@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from infra.bench import memory
+from infra.cost import MANAGED_CAPTION
+
 ORIGINAL = "the original's way: Keras, predict for each word"
 
 
@@ -18,6 +21,7 @@ def tables(results: dict[str, Any]) -> str:
             _subjects(results["subjects"]),
             _stages(stages),
             _limits(results),
+            *([_memory(results["memory"])] if results["memory"] else []),
         ]
     )
 
@@ -67,11 +71,19 @@ def _limits(results: dict[str, Any]) -> str:
             spread([1000 * start[key] for start in results["emulator"]], 0) for key in ("init", "first", "second")
         )
         lines.append(
-            f"- In Lambda's runtime interface emulator: {init} ms to start, {first} from the process's start to the first "
-            f"answer, {second} for the second."
+            f"- In Lambda's runtime interface emulator: {init} ms to start, {first} from the emulator's own start "
+            f"to the first answer, {second} for the second."
         )
     lines += [f"- {split}: CIDEr {scores['CIDEr']}." for split, scores in results["quality"].items()]
     return "\n".join(lines)
+
+
+def _memory(sizes: list[dict[str, Any]]) -> str:
+    return (
+        f"{memory.table(sizes)}\n\n"
+        f"That is what Lambda takes for the work itself: waiting for S3 and DynamoDB, and what they take, come on top "
+        f"(infra/RUNBOOK.md). A managed captioning API takes ${1_000_000 * MANAGED_CAPTION:,.0f} for a million."
+    )
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -110,7 +122,8 @@ def plot(results: dict[str, Any]) -> str:
         top, colour = 10 + at * row, "#0a6" if not at else "#888"
         parts.append(
             f'<text x="{left - 8}" y="{top + 20}" text-anchor="end">{escape(name)}</text>'
-            f'<rect x="{left}" y="{top + 5}" width="{place(milliseconds) - left:.0f}" height="{row - 12}" fill="{colour}"/>'
+            f'<rect x="{left}" y="{top + 5}" width="{place(milliseconds) - left:.0f}" height="{row - 12}" '
+            f'fill="{colour}"/>'
             f'<text x="{place(milliseconds) + 6:.0f}" y="{top + 20}">{milliseconds:.0f}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])

@@ -1,0 +1,80 @@
+"""`python -m infra.budget`: what a change may not make grow unseen, in counts that no busy machine changes.
+
+`budget.json` holds them, and a test compares; `--write` takes what is true now as the new budget.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+
+from convert.graphs import multiply_adds
+
+ROOM = Path(__file__).parent
+ROOT = ROOM.parent
+BUDGET = ROOM / "budget.json"
+TOLERANCE = 0.02
+# Modules that are no part of Python, by their packages, once the function is ready for its first event.
+MODULES = """
+import collections, json, sys
+from function.app import deployed_service
+deployed_service()
+names = [name.partition(".")[0] for name in sys.modules]
+print(json.dumps(collections.Counter(name for name in names if name not in sys.stdlib_module_names)))
+"""
+
+
+def measure() -> dict[str, int]:
+    """Name -> count: modules at start by package, bytes of what ships, multiply-adds of the graphs."""
+    counts = {f"modules of {package} at start": count for package, count in sorted(_modules().items())}
+    bundle = ROOT / "function" / "bundle"
+    counts["bytes of the model's graphs"] = sum(file.stat().st_size for file in bundle.glob("*.onnx"))
+    counts["bytes of the function's code and page"] = sum(
+        file.stat().st_size
+        for file in (ROOT / "function").rglob("*")
+        if file.is_file() and bundle not in file.parents and file.suffix not in (".pyc", ".txt", ".in")
+    )
+    for name in ("encoder", "decoder"):
+        counts[f"multiply-adds of one run of the {name}"] = multiply_adds(onnx.load(bundle / f"{name}.onnx"))
+    return counts
+
+
+def grown(budget: dict[str, int], counts: dict[str, int]) -> list[str]:
+    """What is more than the budget by more than a fiftieth, and by how much; what the budget does not know is new."""
+    return [
+        f"{name}: {budget.get(name, 0):,} -> {count:,}"
+        for name, count in counts.items()
+        if count > budget.get(name, 0) * (1 + TOLERANCE)
+    ]
+
+
+def _modules() -> dict[str, int]:
+    environment = {"TABLE": "captions", "EVENT_BUS": "captions", "AWS_DEFAULT_REGION": "us-east-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", MODULES],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counts = json.loads(done.stdout)
+    return {package: count for package, count in counts.items() if not package.startswith("_")}
+
+
+def main(arguments: list[str]) -> int:
+    """Say what grew, or write what is."""
+    counts = measure()
+    if arguments == ["--write"]:
+        BUDGET.write_text(json.dumps(counts, indent=1) + "\n")
+        return 0
+    more = grown(json.loads(BUDGET.read_text()), counts)
+    print("\n".join(more) or "within the budget")
+    return len(more) and 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
