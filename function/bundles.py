@@ -83,17 +83,19 @@ def load_bundle(folder: Path, threads: int | None = None) -> Bundle:
         for name in ("encoder.onnx", "decoder.onnx", "vocabulary.json"):
             if name not in files:
                 raise ValueError(f"files does not list {name}")
-    contents = {name: _contents(folder / name, sha256) for name, sha256 in files.items()}
+    for name, sha256 in files.items():
+        _check_hash(folder / name, sha256)
     with _naming(folder / "vocabulary.json"):
-        vocabulary = json.loads(contents["vocabulary.json"])
+        vocabulary = json.loads((folder / "vocabulary.json").read_bytes())
         if not _is(vocabulary, [str]):
             raise ValueError("not a list of strings")
     with _naming(folder / "encoder.onnx"):
-        encoder = _session(contents["encoder.onnx"], threads)
+        encoder = _session(folder / "encoder.onnx", threads)
     with _naming(folder / "decoder.onnx"):
-        decoder = _session(contents["decoder.onnx"], threads)
+        decoder = _session(folder / "decoder.onnx", threads)
     with _naming(folder / "confidence.json"):
-        confidence = read_confidence(contents["confidence.json"]) if "confidence.json" in contents else None
+        told = (folder / "confidence.json").read_bytes() if "confidence.json" in files else None
+        confidence = read_confidence(told) if told is not None else None
         if confidence:
             _check_confidence(confidence, encoder)
     encoded = [tensor.name for tensor in encoder.get_outputs()]
@@ -175,21 +177,20 @@ def _kind(kind: Any) -> str:
     return f"a list of {kind[0].__name__}" if isinstance(kind, list) else str(kind.__name__)
 
 
-def _contents(path: Path, sha256: str) -> bytes:
-    with _naming(path):
-        data = path.read_bytes()
-        if (actual := hashlib.sha256(data).hexdigest()) != sha256:
+def _check_hash(path: Path, sha256: str) -> None:
+    with _naming(path), path.open("rb") as file:
+        if (actual := hashlib.file_digest(file, "sha256").hexdigest()) != sha256:
             raise ValueError(f"its sha256 is {actual}, bundle.json says {sha256}")
-    return data
 
 
-def _session(model: bytes, threads: int | None) -> ort.InferenceSession:
+def _session(path: Path, threads: int | None) -> ort.InferenceSession:
+    """onnxruntime reads the file itself: bytes held here as well would be a tenth of the process's memory."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or _processors()
     options.inter_op_num_threads = 1
     # Threads that spin between operators burn the processor time that Lambda rations.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _processors() -> int:

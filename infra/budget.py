@@ -1,6 +1,7 @@
 """`python -m infra.budget`: what a change may not make grow unseen, in counts that no busy machine changes.
 
-`budget.json` holds them, and a test compares; `--write` takes what is true now as the new budget.
+`budget.json` holds them, and a test compares; `--write` takes what is true now as the new budget,
+and `--imports` shows what the start is spent on.
 """
 
 import json
@@ -51,6 +52,27 @@ def grown(budget: dict[str, int], counts: dict[str, int]) -> list[str]:
     ]
 
 
+def imports() -> str:
+    """How long the function's imports take, by package, as Markdown; what a package imports is not its own."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import function.app"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, list[int]] = {}
+    for line in done.stderr.splitlines():
+        own, _, name = line.removeprefix("import time:").split("|")
+        if own.strip().isdecimal():
+            package = name.strip().partition(".")[0]
+            found.setdefault("Python's own" if package in sys.stdlib_module_names else package, []).append(int(own))
+    lines = ["| package | milliseconds | modules |", "| --- | --- | --- |"]
+    for package, times in sorted(found.items(), key=lambda item: -sum(item[1])):
+        lines.append(f"| {package} | {sum(times) / 1000:.1f} | {len(times)} |")
+    return "\n".join(lines)
+
+
 def _modules() -> dict[str, int]:
     environment = {"TABLE": "captions", "EVENT_BUS": "captions", "AWS_DEFAULT_REGION": "us-east-1"}
     done = subprocess.run(
@@ -66,7 +88,10 @@ def _modules() -> dict[str, int]:
 
 
 def main(arguments: list[str]) -> int:
-    """Say what grew, or write what is."""
+    """Say what grew, or write what is, or show the imports."""
+    if arguments == ["--imports"]:
+        print(imports())
+        return 0
     counts = measure()
     if arguments == ["--write"]:
         BUDGET.write_text(json.dumps(counts, indent=1) + "\n")

@@ -50,6 +50,7 @@ def _subjects(subjects: dict[str, list[dict[str, Any]]]) -> str:
 def _stages(stages: dict[str, Any]) -> str:
     lines = ["| stage of this service | milliseconds a photo |", "| --- | --- |"]
     lines += [f"| {name} | {spread([1000 * x for x in times], 2)} |" for name, times in stages["seconds"].items()]
+    lines += [f"| settling an upload: {name}, by moto | {1000 * x:.2f} |" for name, x in stages["service"].items()]
     return "\n".join(lines)
 
 
