@@ -122,24 +122,25 @@ class Decoder(keras.Model):
         """What depends on the photo alone. grid (N, R, features) -> contexts and first state, first axis N.
 
         Returns:
-            keys (N, R, D), values (N, R, D), gates (N, 4 D), h (N, D), c (N, D).
+            keys (N, H, D/H, R) and values (N, H, R, D/H) of each head, gates (N, 4 D), h (N, D), c (N, D).
         """
         grid = self.grid_norm(self.project(self.grid_dropout(grid, training=training)))
         mean = ops.mean(grid, axis=1)
         h, c = ops.split(self.first_state(mean), 2, axis=-1)
-        return self.keys(grid), self.values(grid), self.photo_gates(mean), h, c
+        keys = ops.transpose(self._heads(self.keys(grid)), (0, 1, 3, 2))  # once here, and not at each word
+        return keys, self._heads(self.values(grid)), self.photo_gates(mean), h, c
+
+    def _heads(self, x):
+        """(B, L, D) -> (B, H, L, D/H)."""
+        heads, width = self.config.heads, self.config.units // self.config.heads
+        return ops.transpose(ops.reshape(x, (-1, x.shape[1], heads, width)), (0, 2, 1, 3))
 
     def attend(self, h, keys, values):
-        """h (B, Q, D), keys and values (B, R, D) -> what was seen (B, Q, D), attention (B, H, Q, R), rows of sum 1."""
-        heads, width = self.config.heads, self.config.units // self.config.heads
-
-        def split(x):  # (B, L, D) -> (B, H, L, D/H)
-            return ops.transpose(ops.reshape(x, (-1, x.shape[1], heads, width)), (0, 2, 1, 3))
-
-        scores = ops.matmul(split(self.query(h)), ops.transpose(split(keys), (0, 1, 3, 2))) * width**-0.5
+        """h (B, Q, D), keys and values of `look` -> what was seen (B, Q, D), attention (B, H, Q, R), rows of sum 1."""
+        scores = ops.matmul(self._heads(self.query(h)), keys) * (self.config.units // self.config.heads) ** -0.5
         attention = ops.softmax(scores)
-        seen = ops.transpose(ops.matmul(attention, split(values)), (0, 2, 1, 3))
-        return ops.reshape(seen, (-1, h.shape[1], heads * width)), attention
+        seen = ops.transpose(ops.matmul(attention, values), (0, 2, 1, 3))
+        return ops.reshape(seen, (-1, h.shape[1], self.config.units)), attention
 
     def logits(self, h, seen, training=False):
         """h, seen (..., D) -> (..., V)."""
@@ -150,7 +151,7 @@ class Decoder(keras.Model):
     def step(self, token, keys, values, gates, h, c, captions=1):
         """One word of `captions` captions of each photo, photo by photo.
 
-        token (N C,), keys and values (N, R, D), gates (N, 4 D), h and c (N C, D) -> log_probs (N C, V),
+        token (N C,), keys and values as in `look`, gates (N, 4 D), h and c (N C, D) -> log_probs (N C, V),
         attention (N C, R), h, c.
         """
         if captions > 1:
@@ -158,7 +159,7 @@ class Decoder(keras.Model):
         h, c = lstm_cell(self.word_gates(self.words(token)) + gates + self.state_gates(h), c)
         seen, attention = self.attend(ops.reshape(h, (-1, captions, self.config.units)), keys, values)
         log_probs = ops.log_softmax(self.logits(h, ops.reshape(seen, (-1, self.config.units))))
-        attention = ops.reshape(ops.mean(attention, axis=1), (-1, keys.shape[1]))
+        attention = ops.reshape(ops.mean(attention, axis=1), (-1, keys.shape[-1]))
         return log_probs, attention, h, c
 
     def call(self, grid, tokens, training=False):

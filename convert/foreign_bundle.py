@@ -34,8 +34,7 @@ SLOW = (
 UNLAYERED = "a SavedModel that Keras 3 exported holds no layers any more: save it as .keras for a word at a time"
 ENCODER_TOLERANCE = 1e-3  # of the largest feature
 DECODER_TOLERANCE = 1e-3  # of log-probabilities and states, on photos
-
-
+TIE = 1e-5  # in log-probability: where the first two words are closer, rounding decides between them
 VIEWS = 100  # photos that are compared at least
 
 
@@ -49,6 +48,7 @@ class Report:
     encoder: dict[str, float]  # its outputs -> their largest difference, over the largest number of each
     steps: list[dict[str, float]]  # of the first, second, … word: the decoder's outputs -> their largest difference
     captions: list[tuple[str, str]]  # of the Keras model, of the bundle
+    ties: int  # captions that differ behind a tie
     opset: int
     load_milliseconds: tuple[float, float]  # onnxruntime's start with both graphs, as converted and as optimised
     versions: dict[str, str]
@@ -65,7 +65,7 @@ class Report:
 
     @property
     def other_captions(self) -> int:
-        return sum(keras_side != ours for keras_side, ours in self.captions)
+        return sum(keras_side != ours for keras_side, ours in self.captions) - self.ties
 
     @property
     def passed(self) -> bool:
@@ -76,11 +76,12 @@ class Report:
         )
 
     def __str__(self) -> str:
+        ties = f", {self.ties} behind a tie" if self.ties else ""
         said = (
             f"decoder: {self.decoder} ({self.why})\n"
             f"{len(self.captions)} photos, up to {len(self.steps)} words: features differ by at most "
             f"{self.encoder_difference:.1e} of the largest, log-probabilities and states by "
-            f"{self.decoder_difference:.1e}, {self.other_captions} captions differ: "
+            f"{self.decoder_difference:.1e}, {self.other_captions} captions differ{ties}: "
             f"{'passed' if self.passed else 'FAILED'}"
         )
         return f"{said}\nmade smaller: {self.smaller}" if self.smaller else said
@@ -216,12 +217,12 @@ def compare(captioner: Captioner, vision: Vision, bundle: Bundle, photos: Iterab
     """Follow the Keras model's greedy caption of each photo, by whole prefixes, with the bundle's graphs.
 
     Returns:
-        `encoder`, `steps` and `captions` of a Report.
+        `encoder`, `steps`, `captions` and `ties` of a Report.
     """
     runtime, never = Runtime(bundle), list(bundle.never)
     names = bundle.contexts + bundle.states
     outputs = ["log_probs", *(f"next_{state}" for state in bundle.states)]
-    encoder, steps, captions = dict.fromkeys(names, 0.0), [], []
+    encoder, steps, captions, ties = dict.fromkeys(names, 0.0), [], [], 0
     whole = tf.function(
         captioner.log_probs,
         input_signature=[
@@ -240,7 +241,7 @@ def compare(captioner: Captioner, vision: Vision, bundle: Bundle, photos: Iterab
             theirs = ops.convert_to_numpy(theirs)
             scale = float(np.abs(theirs).max()) or 1.0
             encoder[tensor] = max(encoder[tensor], float(np.abs(feeds[tensor] - theirs).max()) / scale)
-        prefix = [bundle.start]
+        prefix, tie = [bundle.start], False
         for at in range(bundle.longest_caption + 1):
             tokens = np.array([prefix])
             if captioner.longest:
@@ -260,13 +261,16 @@ def compare(captioner: Captioner, vision: Vision, bundle: Bundle, photos: Iterab
             for output, difference in zip(outputs, differences, strict=True):
                 steps[at][output] = max(steps[at][output], float(np.abs(difference).max()))
             theirs[0, never] = -np.inf
+            second, first = np.partition(theirs[0], -2)[-2:]
+            tie |= bool(first - second < TIE)
             prefix.append(int(theirs.argmax()))
             if prefix[-1] == bundle.end:
                 break
         said = tuple(token for token in prefix[1:] if token != bundle.end)[: bundle.longest_caption]
         found = runtime.caption(batch, 1)[0][0].tokens
         captions.append((" ".join(runtime.words(said)), " ".join(runtime.words(found))))
-    return {"encoder": encoder, "steps": steps, "captions": captions}
+        ties += tie and found != said
+    return {"encoder": encoder, "steps": steps, "captions": captions, "ties": ties}
 
 
 def _load(graphs: dict[str, onnx.ModelProto]) -> float:

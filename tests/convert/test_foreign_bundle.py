@@ -20,7 +20,7 @@ from convert.foreign_bundle import at_least
 from convert.graphs import multiply_adds, parameters
 from convert.keras_files import ModelError
 from convert.quantise import optimised
-from function.captioner import load_captioner
+from function.captioner import Caption, load_captioner
 from function.photos import read_photo
 from tests.convert.conftest import needs_xception
 from tests.convert.test_foreign import (
@@ -172,6 +172,25 @@ def test_multiply_adds_are_those_of_the_layers(tmp_path):
     assert multiply_adds(graph) == 8 * 8 * 4 * 3 * 9 + 8 * 8 * 4 * 5
 
 
+def test_a_tie_may_go_either_way_and_is_counted(files, tmp_path, capsys, monkeypatch):
+    """Two words of equal weights: which of them is said is rounding's choice."""
+    from convert import foreign_bundle
+
+    arguments = files(merge)
+    model = keras.models.load_model(tmp_path / "model.keras")
+    kernel, bias = model.layers[-1].get_weights()
+    kernel[:, 7], bias[7] = kernel[:, 9], bias[9] = kernel[:, 9], 50.0  # both are likelier than all others
+    model.layers[-1].set_weights([kernel, bias])
+    model.save(tmp_path / "model.keras")
+    monkeypatch.setattr(
+        foreign_bundle.Runtime,
+        "caption",
+        lambda self, *_: [[Caption("", 0.0, tokens=(9,) * self.bundle.longest_caption)]],
+    )
+    assert main(arguments) == 0
+    assert "0 captions differ, 100 behind a tie: passed" in capsys.readouterr().out
+
+
 def test_few_photos_are_seen_in_parts():
     photos = [np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)]
     seen = at_least(5, photos)
@@ -190,6 +209,8 @@ def test_the_classic_model_at_its_real_size(tmp_path, capsys):
     sequence = tf_keras.layers.LSTM(256)(tf_keras.layers.Dropout(0.5)(embedded))
     merged = tf_keras.layers.Dense(256, "relu")(tf_keras.layers.add([vector, sequence]))
     model = tf_keras.Model([photo, words], tf_keras.layers.Dense(7577, "softmax")(merged))
+    said = model.layers[-1]
+    said.set_weights([40 * weight for weight in said.get_weights()])  # as sure of its words as one that was trained
     model.save(tmp_path / "model_9.h5")
     tokenizer = LEGACY / "dataflair_tokenizer.p"
     if not tokenizer.exists():
