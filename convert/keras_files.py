@@ -59,8 +59,10 @@ def load_model(path: Path, weights: Path | None = None) -> Model:
     for file in filter(None, (path, weights)):
         if not file.exists():
             raise ModelError(f"{file} is not there")
-        if file.is_file() and file.open("rb").read(len(LFS_POINTER)) == LFS_POINTER:
-            raise ModelError(f"{file} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
+        if file.is_file():
+            with file.open("rb") as opened:
+                if opened.read(len(LFS_POINTER)) == LFS_POINTER:
+                    raise ModelError(f"{file} is a Git LFS pointer, not the file itself: fetch it with `git lfs pull`")
     try:
         if path.is_dir():
             return _saved_model(path)

@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,9 @@ def measure(repeats: int) -> dict[str, Any]:
     }
 
 
-def _run(environment: str, module: str, arguments: list[str]) -> dict[str, Any]:
+def _run(environment: str, module: str, arguments: list[str], photos: Sequence[Path] = PHOTOS) -> dict[str, Any]:
     done = subprocess.run(
-        [ROOT / environment / "bin" / "python", "-m", module, *arguments, *PHOTOS],
+        [ROOT / environment / "bin" / "python", "-m", module, *arguments, *photos],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "BEGAN": str(time.time())},
         capture_output=True,

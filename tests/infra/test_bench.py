@@ -1,10 +1,13 @@
 """The benchmark's tables are made of what was measured, and README shows them."""
 
 import json
+import os
+import sys
 
 import pytest
 
-from infra.bench.__main__ import RESULTS, ROOT
+from infra.bench import memory
+from infra.bench.__main__ import RESULTS, ROOT, _run
 from infra.bench.table import plot, tables
 from infra.cost import photo_cost
 
@@ -29,6 +32,25 @@ def test_ratios_are_taken_within_a_repeat():
     }
     said = tables({**MEASURED, "subjects": subjects})
     assert "| ours | 150 (100 to 200) ms | 10.0 (10.0 to 10.0) |" in said
+
+
+def test_a_subject_says_how_long_it_took_and_what_it_said():
+    photo = ROOT / "events" / "photos" / "camera.jpg"
+    found = _run(".venv", "infra.bench.service", ["2"], [photo])
+    assert len(found["seconds"]) == 2
+    assert 0 < min(found["seconds"]) < found["first"] < 60
+    assert found["megabytes"] > 20
+    assert found["said"].startswith("a man")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="one core can be chosen on Linux only")
+def test_less_memory_is_less_processor():
+    """Emulated: a program that counts for a while takes longer with a third of a core."""
+    count = "import json, time; began = time.perf_counter(); sum(range(10**7)); took = time.perf_counter() - began"
+    program = [sys.executable, "-c", f"{count}; print(json.dumps(dict(seconds=[took], first=took, megabytes=1)))"]
+    seconds = {size["memory"]: size["photo"] for size in memory.measure(program, dict(os.environ), ROOT)}
+    assert list(seconds) == [512, 1024, 1769, 3008]
+    assert seconds[512] > 1.5 * seconds[1769]
 
 
 def test_the_plot_names_every_subject():
