@@ -18,6 +18,8 @@ ROOM = Path(__file__).parent
 ROOT = ROOM.parent
 BUDGET = ROOM / "budget.json"
 TOLERANCE = 0.02
+# Measured by the image's own test, which can build it; a new figure is written by hand.
+IMAGE, PACKED = "bytes of the image over its base", "bytes of the function's folder in the image, packed"
 # Modules that are no part of Python, by their packages, once the function is ready for its first event.
 MODULES = """
 import collections, json, sys
@@ -94,7 +96,8 @@ def main(arguments: list[str]) -> int:
         return 0
     counts = measure()
     if arguments == ["--write"]:
-        BUDGET.write_text(json.dumps(counts, indent=1) + "\n")
+        image = {name: count for name, count in json.loads(BUDGET.read_text()).items() if name in (IMAGE, PACKED)}
+        BUDGET.write_text(json.dumps(counts | image, indent=1) + "\n")
         return 0
     more = grown(json.loads(BUDGET.read_text()), counts)
     print("\n".join(more) or "within the budget")

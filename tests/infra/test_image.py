@@ -10,6 +10,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from infra.budget import BUDGET, IMAGE, PACKED, grown
 from infra.emulator import ROOT
 from infra.invoke import SAM, sam_local
 from infra.template import Stack, read_template
@@ -91,6 +92,7 @@ def test_over_its_base_it_has_less_than_170_mb_and_packed_less_than_70(image):
     print(f"{(size - base) / 1e6:.1f} MB over its base, {packed / 1e6:.1f} MB packed")
     assert size - base < 170e6
     assert packed < 70e6
+    assert grown(json.loads(BUDGET.read_text()), {IMAGE: size - base, PACKED: packed}) == []
 
 
 def test_every_module_is_compiled_and_nothing_is_left_of_the_build(image):
