@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from function.bundles import Bundle, BundleError, load_bundle
 from function.sentences import flawed, sentence
 
-# step(prefixes, parents) -> log-probabilities of the next token, (B, V), or whatever else it was made to ask for
+# step(prefixes, parents) -> log-probabilities of the next token, (B, V), or whatever else it was made to ask for;
+# the caller may write on it
 #   prefixes  int64 (B, L)  the tokens of each beam so far, the start token first; L grows by one at each step
-#   parents   int64 (B,)    the row that each beam had at the step before
+#   parents   int64 (B,)    the row that each beam had at the step before, at first its photo
 Step = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
 
@@ -84,9 +85,8 @@ class Captioner:
         if not len(pixels):
             return []
         encoded = self._encode(pixels)
-        beamed = {name: np.repeat(value, beams, axis=0) for name, value in encoded.items()}  # (N*K, ...)
         found = beam_search(
-            self._step(beamed, "log_probs"),
+            self._step(encoded, "log_probs"),
             photos=len(pixels),
             beams=beams,
             start=bundle.start,
@@ -128,9 +128,13 @@ class Captioner:
         return [self.bundle.vocabulary[token] for token in tokens]
 
     def _encode(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        """The contexts and first states of photos, (N, H, W, 3)."""
+        """The contexts and first states of photos, (N, H, W, 3).
+
+        One by one, which is as fast as all at once, and takes the memory of one.
+        """
         names = self.bundle.contexts + self.bundle.states
-        return dict(zip(names, self.bundle.encoder.run(names, {"image": pixels}), strict=True))
+        each = [self.bundle.encoder.run(names, {"image": photo[None]}) for photo in pixels]
+        return {name: np.concatenate(values) for name, *values in zip(names, *each, strict=True)}
 
     def _step(self, encoded: dict[str, NDArray[np.generic]], output: str) -> Step:
         """A step of the decoder that answers with one of its outputs."""
@@ -139,12 +143,13 @@ class Captioner:
     def _state_step(self, encoded: dict[str, NDArray[np.generic]], output: str) -> Step:
         """A step of a decoder that reads the last token and its states."""
         bundle = self.bundle
-        feeds = dict(encoded)
+        contexts = _Contexts({name: encoded[name] for name in bundle.contexts})
+        feeds = {name: encoded[name] for name in bundle.states}
         outputs = [output, *(f"next_{name}" for name in bundle.states)]
 
         def step(prefixes: NDArray[np.int64], parents: NDArray[np.int64]) -> NDArray[np.float32]:
             feeds["token"] = prefixes[:, -1]
-            feeds.update({name: feeds[name][parents] for name in bundle.states})
+            feeds.update({name: feeds[name][parents] for name in bundle.states}, **contexts.of(parents))
             answer, *states = bundle.decoder.run(outputs, feeds)
             feeds.update(zip(bundle.states, states, strict=True))
             return answer  # type: ignore[no-any-return]
@@ -154,12 +159,13 @@ class Captioner:
     def _prefix_step(self, encoded: dict[str, NDArray[np.generic]], output: str) -> Step:
         """A step of a decoder that reads the whole caption so far, left-padded where its width is fixed."""
         bundle = self.bundle
+        contexts = _Contexts(encoded)
         (width,) = (tensor.shape[1] for tensor in bundle.decoder.get_inputs() if tensor.name == "tokens")
 
         def step(prefixes: NDArray[np.int64], parents: NDArray[np.int64]) -> NDArray[np.float32]:
             missing = width - prefixes.shape[1] if isinstance(width, int) else 0
             tokens = np.pad(prefixes, ((0, 0), (missing, 0)), constant_values=bundle.pad)
-            return bundle.decoder.run([output], {**encoded, "tokens": tokens})[0]  # type: ignore[no-any-return]
+            return bundle.decoder.run([output], {**contexts.of(parents), "tokens": tokens})[0]  # type: ignore[no-any-return]
 
         return step
 
@@ -171,6 +177,22 @@ class Captioner:
         if bundle.confidence and known is not None:
             confidence = known * bundle.confidence.right(score(hypothesis, bundle.length_exponent))
         return Caption(text, hypothesis.log_probability, hypothesis.tokens, confidence)
+
+
+class _Contexts:
+    """What the encoder says of each photo, (N, ...), for each beam: copied only when beams begin or end."""
+
+    def __init__(self, encoded: dict[str, NDArray[np.generic]]) -> None:
+        self._encoded = self._beamed = encoded
+        self._photos = np.arange(len(next(iter(encoded.values()), ())))  # of the beams
+
+    def of(self, parents: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
+        """For beams with these rows at the step before, which was the last one asked for: (B, ...)."""
+        photos = self._photos[parents]
+        if not np.array_equal(photos, self._photos):
+            self._photos = photos
+            self._beamed = {name: value[photos] for name, value in self._encoded.items()}
+        return self._beamed
 
 
 def load_captioner(folder: Path | None = None, sentence_case: bool = False) -> Captioner:
@@ -194,60 +216,65 @@ def beam_search(
     length_exponent: float,
     flawed: Callable[[Sequence[int]], bool],
 ) -> list[list[Hypothesis]]:
-    """Search for the likeliest captions of N = `photos` photos at once; row n * K + k is beam k of photo n.
+    """Search for the likeliest captions of N = `photos` photos at once, K = `beams` at most alive for each.
 
     Each step ranks all continuations of a photo's live beams by their sums of log-probabilities, ties to the
-    lower beam * V + token, and keeps the K = `beams` best. Those that end are finished, the others live on:
-    one beam is greedy search. A caption has at most `longest` tokens, the end token not counted. The answer
-    is the K best finished ones, those whose tokens are `flawed` after all that are not, and within each by
-    sum / length ** `length_exponent`, the end token counted, ties to the one that ended earlier (Wu et al.
-    2016, arXiv:1609.08144, section 7, though by plain length). A photo of which no beam ended gets the best
-    unfinished one. Raises FloatingPointError where `step` answers NaN.
+    lower beam * V + token, and keeps the K best. Those that end are finished, the others live on, and only they
+    are asked of `step`: one beam is greedy search. A caption has at most `longest` tokens, the end token not
+    counted. The answer is the K best finished ones, those whose tokens are `flawed` after all that are not, and
+    within each by sum / length ** `length_exponent`, the end token counted, ties to the one that ended earlier
+    (Wu et al. 2016, arXiv:1609.08144, section 7, though by plain length). A photo of which no beam ended gets the
+    best unfinished one. Raises FloatingPointError where `step` answers NaN.
     """
-    rows = np.arange(photos * beams)
-    prefixes = np.full((photos * beams, 1), start, dtype=np.int64)
-    parents = rows
-    sums = np.full((photos, beams), -np.inf)  # of log-probabilities; -inf: a dead beam
-    sums[:, 0] = 0.0  # at first all beams are equal, so one lives
+    # The B live beams, a photo's one after another, best first; at first one for each photo
+    photo = parents = np.arange(photos)
+    rank = np.zeros(photos, dtype=np.intp)  # 0 to K - 1, among those of its photo
+    sums: NDArray[np.floating[Any]] = np.zeros(photos)  # of log-probabilities
+    prefixes = np.full((photos, 1), start, dtype=np.int64)
     finished: list[list[Hypothesis]] = [[] for _ in range(photos)]
     sound: list[list[float]] = [[] for _ in range(photos)]  # scores of the finished that are not flawed
     unfinished = [Hypothesis((), 0.0)] * photos
 
     for length in range(1, longest + 2):  # of what ends in this step, the end token counted
-        log_probs = step(prefixes, parents).astype(np.float64)  # (N*K, V)
-        if np.isnan(log_probs).any():
-            raise FloatingPointError("the decoder's log-probabilities are not numbers")
+        log_probs = step(prefixes, parents)  # (B, V)
         log_probs[:, never] = -np.inf
-        totals = (sums.reshape(-1, 1) + log_probs).reshape(photos, -1)  # (N, K*V)
-        chosen, sums = _best(totals, beams)  # (N, K)
-        beam, token = np.divmod(chosen, log_probs.shape[1])
-        parents = (rows[::beams, None] + beam).ravel()
-        prefixes = np.column_stack([prefixes[parents], token.ravel()])  # (N*K, 1 + length)
+        tokens, best = _best(log_probs, beams)  # (B, K): no more of one beam's can be among its photo's K best
+        if np.isnan(best).any():
+            raise FloatingPointError("the decoder's log-probabilities are not numbers")
+        rows = np.zeros((photos, beams), dtype=np.intp)
+        rows[photo, rank] = np.arange(len(photo))
+        totals = np.full((photos, beams, beams), -np.inf)
+        totals[photo, rank] = sums[:, None] + best
+        chosen, kept = _best(totals.reshape(photos, -1), beams)  # (N, K); -inf: none
+        beam, nth = np.divmod(chosen, beams)
+        row = np.take_along_axis(rows, beam, axis=1)
+        token = tokens[row, nth]
 
-        ended = (token == end) & (sums > -np.inf)
-        for photo, k in np.argwhere(ended):
-            words = prefixes[photo * beams + k, 1:-1].tolist()
-            done = Hypothesis(tuple(words), float(sums[photo, k]))
-            finished[photo].append(done)
+        for n, k in np.argwhere((token == end) & (kept > -np.inf)).tolist():
+            done = Hypothesis(tuple(prefixes[row[n, k], 1:].tolist()), float(kept[n, k]))
+            finished[n].append(done)
             if not flawed(done.tokens):
-                sound[photo].append(score(done, length_exponent))
+                sound[n].append(score(done, length_exponent))
+            kept[n, k] = -np.inf
         if length > longest:
             break
-        sums[ended] = -np.inf
-        for photo, (k, top) in enumerate(zip(sums.argmax(axis=1), sums.max(axis=1), strict=True)):
-            if len(sound[photo]) >= beams:
+        for n, (k, top) in enumerate(zip(kept.argmax(axis=1).tolist(), kept.max(axis=1).tolist(), strict=True)):
+            if len(sound[n]) >= beams:
                 # A sum only falls and a score is best at full length: no live beam can do better than this.
                 bound = top / math.pow(longest + 1, length_exponent)
-                if bound <= sorted(sound[photo])[-beams]:
-                    sums[photo] = -np.inf
-            elif not finished[photo] and top > -np.inf:
-                words = prefixes[photo * beams + k, 1:].tolist()
-                unfinished[photo] = Hypothesis(tuple(words), float(top))
-        if not (sums > -np.inf).any():
+                if bound <= sorted(sound[n])[-beams]:
+                    kept[n] = -np.inf
+            elif not finished[n] and top > -np.inf:
+                words = (*prefixes[row[n, k], 1:].tolist(), int(token[n, k]))
+                unfinished[n] = Hypothesis(words, top)
+        photo, rank = np.nonzero(kept > -np.inf)
+        if not len(photo):
             break
+        parents, sums = row[photo, rank], kept[photo, rank]
+        prefixes = np.column_stack([prefixes[parents], token[photo, rank]])  # (B, 1 + length)
     return [
-        sorted(all_ended, key=lambda done: (flawed(done.tokens), -score(done, length_exponent)))[:beams] or [best]
-        for all_ended, best in zip(finished, unfinished, strict=True)
+        sorted(all_ended, key=lambda done: (flawed(done.tokens), -score(done, length_exponent)))[:beams] or [best_left]
+        for all_ended, best_left in zip(finished, unfinished, strict=True)
     ]
 
 
@@ -256,15 +283,16 @@ def score(hypothesis: Hypothesis, length_exponent: float) -> float:
     return hypothesis.log_probability / math.pow(len(hypothesis.tokens) + 1, length_exponent)
 
 
-def _best(totals: NDArray[np.float64], k: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The k best in each row and where they are, (N, M) -> 2 x (N, k): best first, ties to the lower index.
+def _best(values: NDArray[np.floating[Any]], k: int) -> tuple[NDArray[np.intp], NDArray[np.floating[Any]]]:
+    """The k best in each row and where they are, (B, M) -> 2 x (B, k): best first, ties to the lower index.
 
-    Where fewer than k are above -inf, the others are -inf. For a few of thousands, to look k times is fastest.
+    Takes them out of `values`. NaN counts as best; where fewer than k are above -inf, the others are -inf. To look
+    k times is fastest for a few of thousands.
     """
-    left, rows = totals.copy(), np.arange(len(totals))
-    chosen, best = np.empty((len(totals), k), dtype=np.intp), np.empty((len(totals), k))
+    rows = np.arange(len(values))
+    chosen, best = np.empty((len(values), k), dtype=np.intp), np.empty((len(values), k), dtype=values.dtype)
     for at in range(k):
-        chosen[:, at] = left.argmax(axis=1)
-        best[:, at] = left[rows, chosen[:, at]]
-        left[rows, chosen[:, at]] = -np.inf
+        chosen[:, at] = values.argmax(axis=1)
+        best[:, at] = values[rows, chosen[:, at]]
+        values[rows, chosen[:, at]] = -np.inf
     return chosen, best

@@ -1,8 +1,10 @@
 """`python -m infra`, or `make run`: the local stack. Ctrl-C ends it at any moment, imports included."""
 
 import os
+import signal
 import sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 try:
     from infra.local import main
 

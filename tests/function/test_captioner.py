@@ -104,15 +104,17 @@ def toy(seed: int, vocabulary: int, values: Sequence[float]) -> Model:
 
 def step_of(models: Sequence[Model], beams: int, start: int) -> Step:
     """All photos' models as one step, which also sees that `parents` are what they should be."""
-    before = np.zeros((len(models) * beams, 0), dtype=np.int64)
+    before = np.zeros((len(models), 0), dtype=np.int64)
+    photos = np.arange(len(models))  # of the rows before
 
     def step(prefixes: np.ndarray, parents: np.ndarray) -> np.ndarray:
-        nonlocal before
+        nonlocal before, photos
         assert np.array_equal(prefixes[:, :-1], before[parents])
-        assert np.array_equal(parents // beams, np.arange(len(prefixes)) // beams)  # no photo reads another
         assert (prefixes[:, 0] == start).all()
-        before = prefixes
-        rows = [models[row // beams](tuple(tokens[1:])) for row, tokens in enumerate(prefixes.tolist())]
+        before, photos = prefixes, photos[parents]
+        assert 1 <= len(prefixes) <= len(models) * beams
+        assert np.unique(photos, return_counts=True)[1].max() <= beams
+        rows = [models[photo](tuple(tokens[1:])) for photo, tokens in zip(photos, prefixes.tolist(), strict=True)]
         return np.array(rows, dtype=np.float32)
 
     return step
@@ -232,6 +234,19 @@ def test_stops_as_soon_as_nothing_better_can_come() -> None:
     rules = {"start": 1, "end": 0, "never": [], "longest": 50, "length_exponent": 0.0}
     beam_search(step, photos=2, beams=2, flawed=sound, **rules)
     assert len(steps) == 2
+
+
+def test_beams_that_have_ended_are_not_asked_for_again() -> None:
+    rows = []
+    both = step_of([always(-0.01, -5.0, -6.0), always(-np.inf, -1.0, -2.0)], beams=2, start=1)
+
+    def step(prefixes: np.ndarray, parents: np.ndarray) -> np.ndarray:
+        rows.append(len(prefixes))
+        return both(prefixes, parents)
+
+    rules = {"start": 1, "end": 0, "never": [], "longest": 4, "length_exponent": 0.0}
+    beam_search(step, photos=2, beams=2, flawed=sound, **rules)
+    assert rows == [1 + 1, 1 + 2, 0 + 2, 0 + 2, 0 + 2]
 
 
 def test_a_flawed_caption_comes_after_all_that_are_not() -> None:
