@@ -8,10 +8,13 @@ function/telemetry.py. boto3 reads the rest of its own.
 
 import json
 import os
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -33,6 +36,7 @@ from function.events import (
 from function.objects import ObjectUnavailable, Service, WriteBack, describe, settle
 from function.records import Record, Records, as_json
 from function.telemetry import logger as log
+from function.together import Together
 
 # A call that hangs must fail, and be tried again, well within the function's timeout.
 PATIENCE = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 4})
@@ -43,6 +47,12 @@ SIGNING = Config(
 )
 
 LONGEST_RESULT = 1000  # characters, in the report of S3 Batch Operations
+
+# Messages at a time, most of which wait for S3 or DynamoDB: a batch of the template's queue, and boto3's connections.
+THREADS = 10
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @log.inject_lambda_context(log_event=False)  # an event may hold a photo
@@ -60,7 +70,7 @@ def deployed_service() -> Service:
     return Service(
         s3=boto3.client("s3", config=PATIENCE.merge(SIGNING)),
         records=Records(boto3.client("dynamodb", config=PATIENCE), os.environ["TABLE"]),
-        captioner=load_captioner(),
+        captioner=Together(load_captioner()),
         write_back=_write_back(os.environ.get("WRITE_BACK", "metadata")),
         life=timedelta(days=int(days)) if (days := os.environ.get("RETENTION_DAYS")) else None,
         announce=_announcer(bus) if (bus := os.environ.get("EVENT_BUS")) else None,
@@ -105,27 +115,29 @@ def answer(event: object, service: Service) -> Any:
     """
     match read_event(event):
         case QueueBatch(messages):
+            turns: Turns = defaultdict(Lock)
+            done = _at_once(lambda message: _answer_message(*message, service, turns), messages)
             return {
                 "batchItemFailures": [
                     {"itemIdentifier": identifier}
-                    for identifier, body in messages
-                    if not _answer_message(identifier, body, service)
+                    for (identifier, _), well in zip(messages, done, strict=True)
+                    if not well
                 ]
             }
         case Notification(objects):
-            settle_all(objects, service)
+            settle_all(objects, service, defaultdict(Lock))
             return None
         case BatchJob(schema, invocation, tasks):
             return {
                 "invocationSchemaVersion": schema,
                 "treatMissingKeysAs": "TemporaryFailure",
                 "invocationId": invocation,
-                "results": [_answer_task(task, service) for task in tasks],
+                "results": _at_once(lambda task: _answer_task(task, service), tasks),
             }
         case HttpRequest(request):
             from function.api import deployed_site, respond  # here, since photos from S3 must not wait for this
 
-            with log.append_context_keys(correlation_id=request["requestContext"].get("requestId")):
+            with telemetry.correlated(request["requestContext"].get("requestId")):
                 return respond(request, service, deployed_site())
         case DirectObject(name):
             return as_json(settle(name, service))
@@ -133,12 +145,16 @@ def answer(event: object, service: Service) -> Any:
             return describe(data, service.captioner, measure=service.measure)
 
 
-def settle_all(names: tuple[ObjectName, ...], service: Service) -> None:
+Turns = defaultdict[ObjectName, Lock]  # two that settle one object at once would only be in each other's way
+
+
+def settle_all(names: tuple[ObjectName, ...], service: Service, turns: Turns) -> None:
     """Settles every object, and only then raises what went wrong with some."""
     errors = []
     for name in names:
         try:
-            record = settle(name, service)
+            with turns[name]:
+                record = settle(name, service)
         except Exception as error:
             errors.append(error)
         else:
@@ -147,11 +163,17 @@ def settle_all(names: tuple[ObjectName, ...], service: Service) -> None:
         raise ExceptionGroup(f"{len(errors)} of {len(names)} objects", errors)
 
 
-def _answer_message(identifier: str, body: str, service: Service) -> bool:
+def _at_once(act: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`act` on each, in threads: while some wait for S3 and DynamoDB, others decode and caption."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(act, items))
+
+
+def _answer_message(identifier: str, body: str, service: Service, turns: Turns) -> bool:
     """Whether the message is done with; if not, the queue brings it again, then to the dead letters."""
-    with log.append_context_keys(correlation_id=identifier):
+    with telemetry.correlated(identifier):
         try:
-            settle_all(read_message(body).objects, service)
+            settle_all(read_message(body).objects, service, turns)
         except Exception as error:
             causes = error.exceptions if isinstance(error, ExceptionGroup) else (error,)
             service.measure("Failed", len(causes))
@@ -166,7 +188,7 @@ def _answer_task(task: BatchTask, service: Service) -> dict[str, str]:
 
     So a photo that is rejected, or gone since the manifest was made, has succeeded.
     """
-    with log.append_context_keys(correlation_id=task.identifier):
+    with telemetry.correlated(task.identifier):
         try:
             record = settle(task.object, service)
         except Exception as error:

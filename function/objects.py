@@ -12,8 +12,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from botocore.exceptions import ClientError
@@ -21,7 +22,7 @@ from botocore.exceptions import ClientError
 from function import metadata
 from function.captioner import Captioner, as_json
 from function.events import ObjectName
-from function.photos import UnreadablePhoto, read_photo
+from function.photos import Photo, UnreadablePhoto, read_photo
 from function.records import Overtaken, Record, Records, stamp, tombstone
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Service:
     announce: Callable[[Record], None] | None = None  # tells others of a new caption or rejection; raises nothing
     count: Callable[[Record], None] = nobody  # is told of each record that says something new
     measure: Measure = nobody
+    one_photo: Lock = field(default_factory=Lock)  # is in memory at a time, its bytes and all its pixels
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,24 @@ def describe(
     With `explain` also `attention`, {"word", "weights": rows of a grid} for each word of the best caption. Raises
     BundleError where the model cannot tell.
     """
+    photo, fields = _look(data, captioner, measure)
+    return _describe(photo, fields, captioner, beams, explain, measure) if photo else fields
+
+
+def _look(data: bytes, captioner: Captioner, measure: Measure) -> tuple[Photo | None, dict[str, Any]]:
+    """The photo, and what its bytes say by themselves: all there is to say if it is none."""
     fields: dict[str, Any] = {"sha256": _sha256(data), "bytes": len(data)}
     try:
         with _timed(measure, "Decode"):
-            photo = read_photo(data, captioner.image_size)
+            return read_photo(data, captioner.image_size), fields
     except UnreadablePhoto as error:
-        return fields | {"status": "rejected", "reason": str(error)}
+        return None, fields | {"status": "rejected", "reason": str(error)}
+
+
+def _describe(
+    photo: Photo, fields: dict[str, Any], captioner: Captioner, beams: int | None, explain: bool, measure: Measure
+) -> dict[str, Any]:
+    """Those fields, and what the captioner says."""
     with _timed(measure, "Inference"):
         captions = captioner.caption(photo.pixels[None], beams)[0]
     if explain:
@@ -195,11 +209,15 @@ def _record(image: str, known: Record | None, found: Found, service: Service) ->
     elif size > LARGEST:
         fields = {"status": "rejected", "reason": f"too large for a photo: {size:,} bytes", "bytes": size}
     else:
-        with _timed(service.measure, "Read"):
-            data = found.head["Body"].read()
-        if valid and valid.sha256 == _sha256(data):
-            return replace(valid, **found.place)
-        fields = describe(data, service.captioner, measure=service.measure)
+        with service.one_photo:
+            with _timed(service.measure, "Read"):
+                data = found.head["Body"].read()
+            if valid and valid.sha256 == _sha256(data):
+                return replace(valid, **found.place)
+            photo, fields = _look(data, service.captioner, service.measure)
+            del data
+        if photo:
+            fields = _describe(photo, fields, service.captioner, None, False, service.measure)
     record = stamp(Record(image=image, **fields, **found.place), _now(), service.life)
     if known and _unstamped(record) == _unstamped(known):
         return known

@@ -5,6 +5,9 @@ stack; default: captions), POWERTOOLS_METRICS_NAMESPACE (default: Captions), POW
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
 
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, Metrics, MetricUnit
@@ -19,6 +22,19 @@ logger = Logger(service=__package__)
 logger.append_keys(service=SERVICE)
 
 metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+_turn = RLock()  # Powertools' metrics are not made for threads
+
+CORRELATION = "correlation_id"
+
+
+@contextmanager
+def correlated(identifier: str | None) -> Iterator[None]:
+    """All that this thread logs in here is about this message, task or request."""
+    logger.thread_safe_append_keys(**{CORRELATION: identifier})
+    try:
+        yield
+    finally:
+        logger.thread_safe_remove_keys([CORRELATION])
 
 
 def measure(name: str, value: float) -> None:
@@ -27,7 +43,8 @@ def measure(name: str, value: float) -> None:
         unit = MetricUnit.Milliseconds
     else:
         unit = MetricUnit.NoUnit if name == "Confidence" else MetricUnit.Count
-    metrics.add_metric(name=name, unit=unit, value=value)
+    with _turn:
+        metrics.add_metric(name=name, unit=unit, value=value)
 
 
 def count(record: Record) -> None:
@@ -52,4 +69,5 @@ def _count_by(name: str, dimension: str, value: str) -> None:
     by = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)  # all metrics of an object share its dimensions
     by.add_dimension(dimension, value)
     by.add_metric(name=name, unit=MetricUnit.Count, value=1)
-    by.flush_metrics()
+    with _turn:  # or two lines of the log might become one
+        by.flush_metrics()

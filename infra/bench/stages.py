@@ -21,10 +21,10 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from convert.graphs import multiply_adds
-from function.app import deployed_service
+from function.app import answer, deployed_service
 from function.captioner import Captioner, load_captioner
 from function.events import ObjectName
-from function.objects import settle
+from function.objects import Service, settle
 from function.photos import read_photo, square
 from infra.bench.ways import Way, ways
 from infra.local import keep_local, local_aws
@@ -33,6 +33,8 @@ from infra.template import Stack, create_stack
 SIDE = 1024  # of the matrices whose product shows what the processor can do
 LARGE = (4000, 3000)  # 12 megapixels
 SMALL = (640, 480)  # 0.3
+AFAR = 0.02  # seconds to S3 and DynamoDB and back, where waiting is emulated
+BATCH = 10  # messages that SQS hands over at once
 
 
 def main() -> None:
@@ -81,6 +83,7 @@ def main() -> None:
         for name, data in zip(sizes, (large, small), strict=True):
             sizes[name].append(_time(partial(_caption, captioner, data)))
     macs = multiply_adds(onnx.load(_bundle() / "encoder.onnx"))
+    service, afar = _settled(paths, rounds)
     print(
         json.dumps(
             {
@@ -89,7 +92,8 @@ def main() -> None:
                 "multiply_adds_a_second": best,
                 "encoder_multiply_adds": macs,
                 "sizes": {name: statistics.median(times[1:]) for name, times in sizes.items()},
-                "service": _settled(paths, rounds),
+                "service": service,
+                "afar": afar,
                 "megabytes": sum(file.stat().st_size for file in _bundle().glob("*.onnx")) / 1e6,
             }
         )
@@ -105,8 +109,11 @@ def _each(way: Way, encoded: list[dict[str, Any]]) -> None:
         way(photo)
 
 
-def _settled(paths: list[Path], rounds: int) -> dict[str, float]:
-    """What the function itself measures for an upload, in seconds: the median by name. S3 and DynamoDB are moto's."""
+def _settled(paths: list[Path], rounds: int) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """What the function itself measures for an upload, in seconds: the median by name. S3 and DynamoDB are moto's.
+
+    Then what an upload takes where they are far away.
+    """
     found: dict[str, list[float]] = {}
     with local_aws() as endpoint:
         stack = Stack()
@@ -120,7 +127,37 @@ def _settled(paths: list[Path], rounds: int) -> dict[str, float]:
                 name = ObjectName(bucket, f"{number}/{path.name}")
                 clients[0].put_object(Bucket=bucket, Key=name.key, Body=path.read_bytes(), ContentType="image/jpeg")
                 settle(name, service)
-    return {name.removesuffix("Milliseconds"): statistics.median(values) / 1000 for name, values in found.items()}
+        afar = _from_afar(service, clients[0], bucket, paths, rounds)
+    return {name.removesuffix("Milliseconds"): statistics.median(values) / 1000 for name, values in found.items()}, afar
+
+
+def _from_afar(service: Service, s3: Any, bucket: str, paths: list[Path], rounds: int) -> dict[str, list[float]]:
+    """Seconds an upload, one a call and as a batch, with each call to S3 and DynamoDB delayed by AFAR."""
+
+    def delay(**_: Any) -> None:
+        time.sleep(AFAR)
+
+    for client in (service.s3, service.records.client):
+        client.meta.events.register("before-send.*.*", delay)
+    (message,) = json.loads((_bundle().parents[1] / "events" / "sqs-s3-put.json").read_bytes())["Records"]
+    notification = json.loads(message["body"])
+    found: dict[str, list[float]] = {"one a call": [], f"{BATCH} a call": []}
+    for number in range(rounds):
+        for way, at_once in zip(found, (1, BATCH), strict=True):
+            messages = []
+            for at in range(BATCH):
+                path = paths[at % len(paths)]
+                key = f"afar/{number}/{at_once}/{at}-{path.name}"
+                s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ContentType="image/jpeg")
+                notification["Records"][0]["s3"] |= {"bucket": {"name": bucket}, "object": {"key": key}}
+                messages.append({**message, "messageId": key, "body": json.dumps(notification)})
+            began = time.perf_counter()
+            for first in range(0, BATCH, at_once):
+                failed = answer({"Records": messages[first : first + at_once]}, service)["batchItemFailures"]
+                if failed:
+                    raise RuntimeError(f"not settled: {failed}")
+            found[way].append((time.perf_counter() - began) / BATCH)
+    return found
 
 
 def _bundle() -> Path:

@@ -1,14 +1,17 @@
 import json
 from dataclasses import replace
+from threading import Barrier
+from time import sleep
 from urllib.parse import quote_plus
 
 import pytest
 from botocore.config import Config
 
-from function import app
+from function import app, objects
 from function.app import answer, lambda_handler
 from function.events import UnknownEvent
 from function.objects import ObjectUnavailable
+from function.photos import read_photo
 from infra.local import CONTEXT
 from tests.local_stack import event, refuse
 
@@ -150,11 +153,49 @@ def test_of_a_batch_only_what_failed_comes_back(aws, service, photo, caplog):
         "deleted",
     ]
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert errors == [
+    assert sorted(errors) == [
         "message message-1: ObjectUnavailable: cannot read s3://nowhere/a.jpg: NoSuchBucket: "
         "The specified bucket does not exist",
         "message message-3: UnknownEvent: expected an S3 notification in the message's body; got no JSON",
     ]
+
+
+def test_messages_of_a_batch_do_not_wait_for_each_other(aws, service, photo):
+    keys = [f"{number}.jpg" for number in range(5)]
+    for key in keys:
+        aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=photo)
+    all_here = Barrier(len(keys))
+
+    def wait_for_all(**_):
+        all_here.wait(10)
+
+    service.s3.meta.events.register("before-call.s3.GetObject", wait_for_all)
+    assert answer(batch(*(body(aws.bucket, key) for key in keys)), service) == {"batchItemFailures": []}
+    assert [status(service, aws, key) for key in keys] == ["captioned"] * len(keys)
+
+
+def test_one_photo_of_a_batch_is_decoded_at_a_time(aws, service, photo, monkeypatch):
+    at_work, most = [], []
+
+    def watched(*arguments):
+        at_work.append(1)
+        most.append(len(at_work))
+        sleep(0.01)
+        at_work.pop()
+        return read_photo(*arguments)
+
+    monkeypatch.setattr(objects, "read_photo", watched)
+    keys = [f"{number}.jpg" for number in range(5)]
+    for key in keys:
+        aws.s3.put_object(Bucket=aws.bucket, Key=key, Body=photo)
+    answer(batch(*(body(aws.bucket, key) for key in keys)), service)
+    assert most == [1] * len(keys)
+
+
+def test_what_a_batch_says_ten_times_is_done_once(aws, service, chelsea):
+    assert answer(batch(*[body(aws.bucket, KEY)] * 10), service) == {"batchItemFailures": []}
+    assert service.captioner.inferences == 1
+    assert service.records.read(f"{aws.bucket}/{KEY}").revision == 1
 
 
 def test_a_missing_permission_brings_the_message_back(aws, service, chelsea, caplog):

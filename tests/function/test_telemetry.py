@@ -96,6 +96,18 @@ def test_the_reason_of_a_failure_stands_under_the_messages_id(aws, service, say,
     assert measured(lines)["Failed",] == [1.0]
 
 
+def test_each_line_of_a_batch_stands_under_its_own_messages_id(aws, say, photo):
+    (message,) = event("sqs-s3-put")["Records"]
+    names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    for name in names:
+        aws.s3.put_object(Bucket=aws.bucket, Key=name, Body=photo)
+    renamed = {name: message["body"].replace("cats/Chelsea+at+caf%C3%A9.jpg", name) for name in names}
+    lines = say({"Records": [{**message, "messageId": name, "body": body} for name, body in renamed.items()]})
+    ids = {line["image"]: line["correlation_id"] for line in logged(lines)}
+    assert ids == {f"{aws.bucket}/{name}": name for name in names}
+    assert measured(lines)["Captioned",] == [1.0] * len(names)
+
+
 def test_what_one_message_is_logged_under_does_not_outlive_it(say):
     say(event("sqs-ten-one-bad"))
     (line,) = logged(say(event("s3-put")))
