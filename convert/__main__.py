@@ -234,6 +234,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--split", default="dev", choices=("train", "dev", "test"), help="which photos")
     parser.add_argument("--beams", type=int, help="beams (default: what the bundle asks for)")
     parser.add_argument("--photos", type=int, help="only the first so many (default: all)")
+    parser.add_argument("--at-once", type=int, default=16, help="photos that are captioned together (16)")
     parser.add_argument("--keep", action="store_true", help="note the scores in the bundle's metrics")
     parser.add_argument("--report", type=Path, metavar="HTML", help="write the worst and median captions, with photos")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write captions and scores, for `compare`")
@@ -245,6 +246,7 @@ def _evaluate(
     split: str,
     beams: int | None,
     photos: int | None,
+    at_once: int,
     keep: bool,
     report: Path | None,
     out: Path | None,
@@ -252,7 +254,7 @@ def _evaluate(
     from convert.evaluate import evaluate, keep_metrics, save, table
     from convert.report import write
 
-    evaluation = evaluate(bundle, data, split, beams, photos)
+    evaluation = evaluate(bundle, data, split, beams, photos, at_once)
     print(table(evaluation))
     if keep:
         keep_metrics(bundle, evaluation)

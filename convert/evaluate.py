@@ -30,8 +30,12 @@ class Evaluation:
     cider: np.ndarray  # of each photo
 
 
-def evaluate(bundle: Path, folder: Path, split: str, beams: int | None = None, photos: int | None = None) -> Evaluation:
+def evaluate(
+    bundle: Path, folder: Path, split: str, beams: int | None = None, photos: int | None = None, at_once: int = 16
+) -> Evaluation:
     """Caption the first `photos` photos of a split (default: all) with the shipped runtime, and score the captions.
+
+    `at_once` go together, which is faster; a decoder in int8 rounds a photo's numbers with those of its company.
 
     Raises:
         DataError, BundleError, UnreadablePhoto: what is evaluated cannot be read.
@@ -40,8 +44,8 @@ def evaluate(bundle: Path, folder: Path, split: str, beams: int | None = None, p
     truth = data.read_captions(folder, split)
     names, references = truth.names[:photos], truth.raw[:photos]
     captions = []
-    for start in tqdm(range(0, len(names), 16), "caption", unit="batch"):
-        files = [folder / "images" / name for name in names[start : start + 16]]
+    for start in tqdm(range(0, len(names), at_once), "caption", unit="batch"):
+        files = [folder / "images" / name for name in names[start : start + at_once]]
         pixels = np.stack([read_photo(file.read_bytes(), captioner.image_size).pixels for file in files])
         captions += [found[0].text for found in captioner.caption(pixels, beams)]
     scored = scores.score(captions, references)
@@ -79,6 +83,7 @@ class Comparison:
     before: str
     after: str
     photos: int
+    others: int  # of whose captions differ
     difference: float
     low: float  # 95 % of the resampled sets of photos lie between the two
     high: float
@@ -87,7 +92,7 @@ class Comparison:
         verdict = "better" if self.low > 0 else "worse" if self.high < 0 else "no telling"
         return (
             f"{self.after} less {self.before}: CIDEr {self.difference:+.1f}, 95 % within {self.low:+.1f} and "
-            f"{self.high:+.1f} over {self.photos} photos: {verdict}"
+            f"{self.high:+.1f} over {self.photos} photos, {self.others} of them with another caption: {verdict}"
         )
 
 
@@ -104,8 +109,9 @@ def compare(before: Path, after: Path, resamples: int = 10_000) -> Comparison:
     random = np.random.default_rng(0)
     means = [gains[random.integers(0, len(gains), len(gains))].mean() for _ in range(resamples)]
     low, high = np.percentile(means, [2.5, 97.5])
+    others = sum(a["caption"] != b["caption"] for a, b in zip(first["photos"], second["photos"], strict=True))
     labels = [f"{e['model']} (beam {e['beams']})" for e in (first, second)]
-    return Comparison(*labels, len(gains), float(gains.mean()), float(low), float(high))
+    return Comparison(*labels, len(gains), others, float(gains.mean()), float(low), float(high))
 
 
 def keep_metrics(bundle: Path, evaluation: Evaluation) -> None:

@@ -137,7 +137,7 @@ def _from_afar(service: Service, s3: Any, bucket: str, paths: list[Path], rounds
     def delay(**_: Any) -> None:
         time.sleep(AFAR)
 
-    for client in (service.s3, service.records.client):
+    for client in (service.s3, service.records.dynamodb):
         client.meta.events.register("before-send.*.*", delay)
     (message,) = json.loads((_bundle().parents[1] / "events" / "sqs-s3-put.json").read_bytes())["Records"]
     notification = json.loads(message["body"])
