@@ -66,7 +66,7 @@ def test_a_gain_on_every_photo_is_better_and_the_same_twice_tells_nothing(tmp_pa
     gain = compare(old, evaluation(tmp_path / "new.json", "new", cider + 3))
     assert gain.difference == pytest.approx(3, abs=1e-3)
     assert str(gain).endswith("better")
-    assert str(compare(old, old)).endswith("no telling")
+    assert str(compare(old, old)).endswith("0 of them with another caption: no telling")
 
 
 def test_the_interval_is_the_normal_one_of_the_mean(tmp_path):
