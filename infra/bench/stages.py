@@ -127,8 +127,8 @@ def _settled(paths: list[Path], rounds: int) -> tuple[dict[str, float], dict[str
                 name = ObjectName(bucket, f"{number}/{path.name}")
                 clients[0].put_object(Bucket=bucket, Key=name.key, Body=path.read_bytes(), ContentType="image/jpeg")
                 settle(name, service)
-        afar = _from_afar(service, clients[0], bucket, paths, rounds)
-    return {name.removesuffix("Milliseconds"): statistics.median(values) / 1000 for name, values in found.items()}, afar
+        near = {name.removesuffix("Milliseconds"): statistics.median(values) / 1000 for name, values in found.items()}
+        return near, _from_afar(service, clients[0], bucket, paths, rounds)
 
 
 def _from_afar(service: Service, s3: Any, bucket: str, paths: list[Path], rounds: int) -> dict[str, list[float]]:
