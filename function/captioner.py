@@ -143,7 +143,7 @@ class Captioner:
     def _state_step(self, encoded: dict[str, NDArray[np.generic]], output: str) -> Step:
         """A step of a decoder that reads the last token and its states."""
         bundle = self.bundle
-        contexts = _Contexts({name: encoded[name] for name in bundle.contexts})
+        contexts = _Contexts(encoded, bundle.contexts)
         feeds = {name: encoded[name] for name in bundle.states}
         outputs = [output, *(f"next_{name}" for name in bundle.states)]
 
@@ -159,7 +159,7 @@ class Captioner:
     def _prefix_step(self, encoded: dict[str, NDArray[np.generic]], output: str) -> Step:
         """A step of a decoder that reads the whole caption so far, left-padded where its width is fixed."""
         bundle = self.bundle
-        contexts = _Contexts(encoded)
+        contexts = _Contexts(encoded, bundle.contexts)
         (width,) = (tensor.shape[1] for tensor in bundle.decoder.get_inputs() if tensor.name == "tokens")
 
         def step(prefixes: NDArray[np.int64], parents: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -180,11 +180,11 @@ class Captioner:
 
 
 class _Contexts:
-    """What the encoder says of each photo, (N, ...), for each beam: copied only when beams begin or end."""
+    """What the encoder says once of each photo, (N, ...), for each beam: copied only when beams begin or end."""
 
-    def __init__(self, encoded: dict[str, NDArray[np.generic]]) -> None:
-        self._encoded = self._beamed = encoded
-        self._photos = np.arange(len(next(iter(encoded.values()), ())))  # of the beams
+    def __init__(self, encoded: dict[str, NDArray[np.generic]], names: Sequence[str]) -> None:
+        self._encoded = self._beamed = {name: encoded[name] for name in names}
+        self._photos = np.arange(len(next(iter(encoded.values()))))  # of the beams
 
     def of(self, parents: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
         """For beams with these rows at the step before, which was the last one asked for: (B, ...)."""

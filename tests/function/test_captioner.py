@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from function.bundles import BundleError
 from function.captioner import Captioner, Hypothesis, Step, beam_search, load_captioner
@@ -114,6 +115,7 @@ def step_of(models: Sequence[Model], beams: int, start: int) -> Step:
         before, photos = prefixes, photos[parents]
         assert 1 <= len(prefixes) <= len(models) * beams
         assert np.unique(photos, return_counts=True)[1].max() <= beams
+        assert (np.diff(photos) >= 0).all()  # a photo's beams stay together
         rows = [models[photo](tuple(tokens[1:])) for photo, tokens in zip(photos, prefixes.tolist(), strict=True)]
         return np.array(rows, dtype=np.float32)
 
@@ -339,6 +341,25 @@ def test_several_photos_at_once_get_the_captions_of_each_alone(captioner: Captio
     together = captioner.caption(photos(6))
     alone = [captioner.caption(photo[None])[0] for photo in photos(6)]
     assert [[c.text for c in captions] for captions in together] == [[c.text for c in a] for a in alone]
+
+
+def test_what_the_encoder_says_may_all_be_states(step_captioner: Captioner, tmp_path: Path) -> None:
+    before, after = encoder(), step_decoder()
+    before.graph.node.append(helper.make_node("Identity", ["context_colour"], ["state_colour"]))
+    (colour,) = (tensor for tensor in before.graph.output if tensor.name == "context_colour")
+    colour.name = "state_colour"
+    (colour,) = (tensor for tensor in after.graph.input if tensor.name == "context_colour")
+    colour.name = "state_colour"
+    for name in ("context_colour", "next_state_colour"):
+        after.graph.node.insert(0, helper.make_node("Identity", ["state_colour"], [name]))
+    carried = after.graph.output.add()
+    carried.CopyFrom(colour)
+    carried.name = "next_state_colour"
+    captioner = load_captioner(write_bundle(tmp_path, before, after))
+    assert captioner.bundle.contexts == []
+    assert captioner.caption(photos(4)) == step_captioner.caption(photos(4))
+    tokens = captioner.caption(photos(1))[0][0].tokens
+    assert np.array_equal(captioner.attention(photos(1)[0], tokens), step_captioner.attention(photos(1)[0], tokens))
 
 
 def test_captions_come_best_first_and_no_more_than_beams(captioner: Captioner) -> None:
