@@ -93,7 +93,7 @@ def describe(
     BundleError where the model cannot tell.
     """
     photo, fields = _look(data, captioner, measure)
-    return _describe(photo, fields, captioner, beams, explain, measure) if photo else fields
+    return _describe(photo, fields, captioner, measure, beams, explain) if photo else fields
 
 
 def _look(data: bytes, captioner: Captioner, measure: Measure) -> tuple[Photo | None, dict[str, Any]]:
@@ -107,7 +107,12 @@ def _look(data: bytes, captioner: Captioner, measure: Measure) -> tuple[Photo | 
 
 
 def _describe(
-    photo: Photo, fields: dict[str, Any], captioner: Captioner, beams: int | None, explain: bool, measure: Measure
+    photo: Photo,
+    fields: dict[str, Any],
+    captioner: Captioner,
+    measure: Measure,
+    beams: int | None = None,
+    explain: bool = False,
 ) -> dict[str, Any]:
     """Those fields, and what the captioner says."""
     with _timed(measure, "Inference"):
@@ -217,7 +222,7 @@ def _record(image: str, known: Record | None, found: Found, service: Service) ->
             photo, fields = _look(data, service.captioner, service.measure)
             del data
         if photo:
-            fields = _describe(photo, fields, service.captioner, None, False, service.measure)
+            fields = _describe(photo, fields, service.captioner, service.measure)
     record = stamp(Record(image=image, **fields, **found.place), _now(), service.life)
     if known and _unstamped(record) == _unstamped(known):
         return known

@@ -7,7 +7,7 @@ stack; default: captions), POWERTOOLS_METRICS_NAMESPACE (default: Captions), POW
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import RLock
+from threading import Lock
 
 from aws_lambda_powertools.logging import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, Metrics, MetricUnit
@@ -22,19 +22,17 @@ logger = Logger(service=__package__)
 logger.append_keys(service=SERVICE)
 
 metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
-_turn = RLock()  # Powertools' metrics are not made for threads
-
-CORRELATION = "correlation_id"
+_turn = Lock()  # Powertools' metrics are not made for threads
 
 
 @contextmanager
 def correlated(identifier: str | None) -> Iterator[None]:
     """All that this thread logs in here is about this message, task or request."""
-    logger.thread_safe_append_keys(**{CORRELATION: identifier})
+    logger.thread_safe_append_keys(correlation_id=identifier)
     try:
         yield
     finally:
-        logger.thread_safe_remove_keys([CORRELATION])
+        logger.thread_safe_remove_keys(["correlation_id"])
 
 
 def measure(name: str, value: float) -> None:

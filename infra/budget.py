@@ -8,15 +8,15 @@ import json
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import onnx
 
 from convert.graphs import multiply_adds
+from infra.emulator import ROOT
 
-ROOM = Path(__file__).parent
-ROOT = ROOM.parent
-BUDGET = ROOM / "budget.json"
+BUDGET = Path(__file__).with_name("budget.json")
 TOLERANCE = 0.02
 # Measured by the image's own test, which can build it; a new figure is written by hand.
 IMAGE, PACKED = "bytes of the image over its base", "bytes of the function's folder in the image, packed"
@@ -60,9 +60,13 @@ def imports() -> str:
     Beside it what they would take if those for HTTP and HEIC did not wait until they are needed.
     """
     now, everything = _import_times("function.app"), _import_times("function.app, function.api, pi_heif")
-    lines = ["| package | at start | were nothing put off |", "| --- | --- | --- |", _row("all", now, everything)]
-    for package in sorted(everything, key=lambda package: -sum(everything[package])):
-        lines.append(_row(package, {package: now.get(package, [])}, {package: everything[package]}))
+    rows = {"all": [list(chain(*found.values())) for found in (now, everything)]}
+    for package, times in sorted(everything.items(), key=lambda item: -sum(item[1])):
+        rows[package] = [now.get(package, []), times]
+    lines = ["| package | at start | were nothing put off |", "| --- | --- | --- |"]
+    for name, both in rows.items():
+        said = (f"{sum(times) / 1000:.1f} ms, {len(times)} modules" for times in both)
+        lines.append(f"| {name} | {' | '.join(said)} |")
     return "\n".join(lines)
 
 
@@ -82,11 +86,6 @@ def _import_times(modules: str) -> dict[str, list[int]]:
             package = name.strip().partition(".")[0]
             found.setdefault("Python's own" if package in sys.stdlib_module_names else package, []).append(int(own))
     return found
-
-
-def _row(name: str, *found: dict[str, list[int]]) -> str:
-    times = [[time for of_package in packages.values() for time in of_package] for packages in found]
-    return f"| {name} | " + " | ".join(f"{sum(each) / 1000:.1f} ms, {len(each)} modules" for each in times) + " |"
 
 
 def _modules() -> dict[str, int]:

@@ -17,10 +17,9 @@ from typing import Any
 
 from infra.bench import memory
 from infra.bench.table import plot, tables
-from infra.emulator import emulate, find_emulator
+from infra.emulator import ROOT, emulate, find_emulator
 from infra.template import Stack
 
-ROOT = Path(__file__).parents[2]
 RESULTS, PLOT = Path(__file__).with_name("results.json"), Path(__file__).with_name("plot.svg")
 PHOTOS = sorted((ROOT / "events" / "photos").glob("*.jpg"))
 # name -> (environment, module, what it is told, rounds over the photos)
@@ -49,8 +48,9 @@ def main() -> None:
 def measure(repeats: int) -> dict[str, Any]:
     """Everything that `results.json` holds; times in seconds."""
     service: list[str | Path] = [ROOT / ".venv" / "bin" / "python", "-m", "infra.bench.service", "3", *map(str, PHOTOS)]
-    sizes = memory.measure(service, dict(os.environ), ROOT) if hasattr(os, "sched_setaffinity") else None
+    sizes = None
     if hasattr(os, "sched_setaffinity"):
+        sizes = memory.measure(service, dict(os.environ), ROOT)
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # and so for all that this starts
     subjects: dict[str, list[dict[str, Any]]] = {}
     for repeat in range(repeats):

@@ -24,7 +24,7 @@ def ways(bundle: Bundle, decoder: Path) -> dict[str, Way]:
     start = np.array([bundle.start])
     outputs = ["log_probs", *(f"next_{state}" for state in bundle.states)]
     longest = bundle.longest_caption + 1
-    whole = _session(_loop(onnx.load(decoder), bundle))
+    whole = session(_loop(onnx.load(decoder), bundle))
 
     def chosen(log_probs: NDArray[np.float32]) -> NDArray[np.int64]:
         allowed = log_probs.copy()
@@ -68,7 +68,8 @@ def ways(bundle: Bundle, decoder: Path) -> dict[str, Way]:
     return {"steps from Python": steps, "steps with I/O binding": bound, "one graph with a Loop": loop}
 
 
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+def session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """A model at work on one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
